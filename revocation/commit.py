@@ -1,0 +1,163 @@
+"""Group commit: concurrent operations of a partition share one script call, each with its own answer.
+
+No timer: while one call is under way the next one fills. An operation is acknowledged when its script found the
+history usable, this replica is still in that history and not healing, and its own view holds the record (rule H5);
+else the same operation runs again, under the same key, until the caller's deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, ServiceError, Unavailable
+from revocation.replica import Fenced, NotReady, Replica, wall_ms
+from revocation.store import (
+    Closed,
+    Committed,
+    Denials,
+    Durability,
+    Op,
+    OpResult,
+    OpState,
+    Store,
+    StoreUnavailable,
+)
+
+MAX_ROWS = 500
+"""Rows of one script, which blocks the store for about a millisecond."""
+
+MAX_WAITING = 20_000
+
+
+@dataclass(slots=True)
+class _Waiting:
+    op: Op
+    rows: int
+    deadline: float
+    tried: bool
+    future: asyncio.Future[OpResult]
+
+
+class Committer:
+    """Commits of one partition."""
+
+    def __init__(self, replica: Replica, store: Store, durability: Durability) -> None:
+        self._replica = replica
+        self._store = store
+        self._durability = durability
+        self._queue: deque[_Waiting] = deque()
+        self._running: asyncio.Task[None] | None = None
+
+    async def commit(self, op: Op, deadline: float) -> OpResult:
+        """Commits one operation by `deadline` (event-loop time).
+
+        Raises Unavailable (nothing committed), OutcomeUnknown, Overloaded, or InvalidField for a reused op id.
+        """
+        if len(self._queue) >= MAX_WAITING:
+            raise Overloaded("too many operations are waiting for the store", retry_after_ms=200)
+        loop = asyncio.get_running_loop()
+        rows = sum(len(g.rows) // 12 if isinstance(g, Denials) else len(g.fingerprints) // 8 for g in op.groups)
+        waiting = _Waiting(op, rows, deadline, False, loop.create_future())
+        self._queue.append(waiting)
+        if self._running is None:
+            self._running = asyncio.create_task(self._run(), name=f"commit-{self._replica.index}")
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await waiting.future
+        except TimeoutError:
+            raise self._late(waiting.tried) from None
+
+    def _late(self, tried: bool) -> ServiceError:
+        if tried:
+            return OutcomeUnknown("the store did not answer in time; retry with the same op id")
+        return Unavailable(f"the store is not usable ({self._replica.state}); retry with the same op id")
+
+    async def _run(self) -> None:
+        try:
+            while self._queue:
+                await self._round(self._take())
+        finally:
+            self._running = None
+
+    def _take(self) -> list[_Waiting]:
+        batch: list[_Waiting] = []
+        rows = 0
+        while self._queue and (not batch or rows + self._queue[0].rows <= MAX_ROWS):
+            waiting = self._queue.popleft()
+            if not waiting.future.done():  # else its caller has gone
+                batch.append(waiting)
+                rows += waiting.rows
+        return batch
+
+    async def _round(self, batch: list[_Waiting]) -> None:
+        if not batch:
+            return
+        try:
+            await self._attempt(batch)
+        except (NotReady, Fenced):
+            await self._again(batch)
+        except StoreUnavailable:
+            self._replica.doubt()
+            for waiting in batch:
+                self._fail(waiting, OutcomeUnknown("the store went away; retry with the same op id"))
+
+    async def _attempt(self, batch: list[_Waiting]) -> None:
+        who = self._replica.standing()
+        for waiting in batch:
+            waiting.tried = True
+        ops = [waiting.op for waiting in batch]
+        reply = await self._store.commit(self._replica.index, who, wall_ms(), ops, self._durability)
+        if isinstance(reply, Closed):
+            await self._closed(reply, batch)
+        else:
+            # Not awaited: the next call need not wait until the log has brought this one back.
+            asyncio.create_task(self._acknowledge(batch, reply, who.log_id))  # noqa: RUF006
+
+    async def _closed(self, closed: Closed, batch: list[_Waiting]) -> None:
+        for waiting in batch:
+            waiting.tried = False  # the script did nothing
+        if closed is Closed.FULL:
+            for waiting in batch:
+                self._fail(waiting, Overloaded("the log is full; it empties as it ages", retry_after_ms=1_000))
+            return
+        self._replica.doubt()
+        raise NotReady(closed.value)
+
+    async def _acknowledge(self, batch: list[_Waiting], reply: Committed, log_id: str) -> None:
+        try:
+            await self._replica.applied(log_id, reply.seq)
+        except Fenced:
+            # Committed in a past that may be gone: ask the store again, never one's memory.
+            await self._again(batch)
+            return
+        enough = reply.copies >= max(self._durability.replicas, int(self._durability.fsync))
+        for waiting, result in zip(batch, reply.results, strict=True):
+            if result.state is OpState.CONFLICT:
+                text = "was used before, with another content"
+                self._fail(waiting, InvalidField("op_id", text, reason="OP_ID_REUSED"))
+            elif not enough:
+                self._fail(waiting, OutcomeUnknown("the copies asked for were not reached; retry with the same op id"))
+            elif not waiting.future.done():
+                waiting.future.set_result(result)
+
+    async def _again(self, batch: list[_Waiting]) -> None:
+        """Puts the batch back and waits until the replica is usable, or the first deadline."""
+        if self._replica.state == "unreachable":
+            for waiting in batch:
+                self._fail(waiting, self._late(waiting.tried))
+            return
+        self._queue.extendleft(reversed(batch))
+        loop = asyncio.get_running_loop()
+        first = min(waiting.deadline for waiting in batch) - loop.time()
+        try:
+            await self._replica.usable(min(max(first, 0.01), 1.0))
+        except NotReady:
+            pass
+        if self._running is None and self._queue:
+            self._running = asyncio.create_task(self._run(), name=f"commit-{self._replica.index}")
+
+    def _fail(self, waiting: _Waiting, error: ServiceError) -> None:
+        if not waiting.future.done():
+            waiting.future.set_exception(error)

@@ -1,0 +1,172 @@
+"""What must hold between the fields of a configuration, and what deserves a warning.
+
+Each rule names the fields that it reads: where one of them is faulty by itself, the rule says nothing, so that a
+person sees causes and not their consequences.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import ssl
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from revocation.address import is_local
+from revocation.keyring import SecretInvalid, parse_secret
+
+if TYPE_CHECKING:
+    from revocation.config import Config
+
+ENV_PREFIX = "REVOCATION_"
+NO_FLAG = frozenset({"secret"})
+"""Fields that only the environment gives: a command line is visible to every user of the machine."""
+
+_OF_OTHERS = frozenset({"ADDRESS", "REALM", "CA", "CERT", "KEY", "TOKEN", "TEST_REDIS_URL"})
+"""Variables of the client commands and of the tests: known, but not of this configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with the configuration, and what to do about it."""
+
+    field: str
+    """The field, or a path into it, like `realms.shop.margin_s`."""
+
+    message: str
+
+    def __str__(self) -> str:
+        top = self.field.partition(".")[0]
+        flag = "" if top in NO_FLAG else f"--{top.replace('_', '-')}, "
+        return f"{self.field} ({flag}{ENV_PREFIX}{top.upper()}): {self.message}"
+
+
+class ConfigInvalid(Exception):
+    """The configuration cannot be used. `faults` lists everything that is wrong, not just the first thing."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        super().__init__("\n".join(str(fault) for fault in faults))
+        self.faults = faults
+
+
+def faults_between(config: Config, failed: set[str]) -> Iterator[Fault]:
+    """The faults that only several fields together show; `failed` fields hold placeholders and are not judged."""
+    for rule, fields in _RULES.items():
+        if failed.isdisjoint(fields):
+            yield from rule(config)
+
+
+def _store(config: Config) -> Iterator[Fault]:
+    if config.embedded and config.redis_url is not None:
+        yield Fault("embedded", "contradicts redis_url; give one of the two")
+    if not config.embedded and config.redis_url is None:
+        yield Fault("redis_url", "is missing, as embedded is off; give a URL, or --embedded")
+    if config.embedded and config.ack.level == "replicated":
+        yield Fault("ack", "the embedded store has no replicas; use fsynced, or --redis-url with replicas")
+
+
+def _tls(config: Config) -> Iterator[Fault]:
+    if (config.tls_cert is None) != (config.tls_key is None):
+        missing = "tls_key" if config.tls_key is None else "tls_cert"
+        yield Fault(missing, "is missing; certificate and key go together")
+    if config.client_ca is not None and config.tls_cert is None:
+        yield Fault("client_ca", "client certificates need TLS; give --tls-cert and --tls-key too")
+    if config.insecure and config.tls_cert is not None:
+        yield Fault("insecure", "contradicts tls_cert; drop one of the two")
+    if config.tls_cert is not None and config.tls_key is not None:
+        try:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            # Without a password callback OpenSSL would ask for a passphrase on the terminal.
+            context.load_cert_chain(config.tls_cert, config.tls_key, password=lambda: b"")
+        except (ssl.SSLError, ValueError, OSError):
+            yield Fault("tls_key", "does not load with tls_cert; give a matching PEM pair, without a passphrase")
+
+
+def _transport(config: Config) -> Iterator[Fault]:
+    if not is_local(config.listen) and config.tls_cert is None and not config.insecure:
+        yield Fault("listen", "other machines can reach it; give --tls-cert and --tls-key, or --insecure")
+
+
+def _callers(config: Config) -> Iterator[Fault]:
+    if config.roles is not None and config.allow_anonymous:
+        yield Fault("allow_anonymous", "contradicts roles; drop one of the two")
+    if not is_local(config.listen) and config.roles is None and not config.allow_anonymous:
+        yield Fault("roles", "other machines can call; give --roles FILE, or --allow-anonymous")
+
+
+def _realms(config: Config) -> Iterator[Fault]:
+    if config.roles is None and "default" not in config.realms:
+        yield Fault("realms", "anonymous callers get realm `default`, which is not there; add it, or give --roles")
+
+
+def _secrets(config: Config) -> Iterator[Fault]:
+    if config.secret is not None and config.secret_file is not None:
+        yield Fault("secret", "contradicts secret_file; give one of the two")
+        return
+    try:
+        text = config.secret_text()
+        if text is not None:
+            parse_secret(text)
+    except SecretInvalid as error:
+        yield Fault("secret_file" if config.secret is None else "secret", str(error))
+
+
+def _secret_of_shared_store(config: Config) -> Iterator[Fault]:
+    has_secret = config.secret is not None or config.secret_file is not None
+    if config.redis_url is not None and not has_secret and not is_local(config.listen):
+        yield Fault(
+            "secret_file",
+            "replicas that share a store need a master secret in common; write `k1:` followed by the output of "
+            "`openssl rand -base64 32` into a file and name that here",
+        )
+
+
+def _times(config: Config) -> Iterator[Fault]:
+    if config.detect_s < 2 * config.heartbeat_s:
+        yield Fault("detect_s", f"is below twice heartbeat_s ({config.heartbeat_s}): one late beat would be a death")
+    if config.strike_after_s < config.detect_s:
+        yield Fault("strike_after_s", f"must not be below detect_s ({config.detect_s})")
+    if config.log_retention_s < config.op_retention_s:
+        yield Fault(
+            "log_retention_s",
+            f"must not be below op_retention_s ({config.op_retention_s}): op ids are healed from the log",
+        )
+
+
+_RULES: dict[Callable[[Config], Iterator[Fault]], frozenset[str]] = {
+    _store: frozenset({"embedded", "redis_url", "ack"}),
+    _tls: frozenset({"tls_cert", "tls_key", "client_ca", "insecure"}),
+    _transport: frozenset({"listen", "tls_cert", "insecure"}),
+    _callers: frozenset({"listen", "roles", "allow_anonymous"}),
+    _realms: frozenset({"realms", "roles"}),
+    _secrets: frozenset({"secret", "secret_file"}),
+    _secret_of_shared_store: frozenset({"secret", "secret_file", "redis_url", "listen"}),
+    _times: frozenset({"heartbeat_s", "detect_s", "strike_after_s", "op_retention_s", "log_retention_s"}),
+}
+
+
+def warnings_of(config: Config) -> Iterator[str]:
+    """What works but deserves a look."""
+    if config.roles is None:
+        reach = "on this machine" if is_local(config.listen) else "that reaches the listener"
+        yield f"no roles: every caller {reach} is admin of realm `default`; give --roles FILE for production"
+    if config.insecure and not is_local(config.listen):
+        yield "insecure: tokens and realm keys travel in plain text"
+    if config.redis_url is not None and config.secret is None and config.secret_file is None:
+        yield "no master secret: one is kept in the store, and who reads that can test guesses of identifiers"
+    if config.allow_eviction:
+        yield "allow_eviction: the store may forget revocations when its memory is full"
+    if config.redis_url is not None and config.source("data_dir") == "flag":
+        yield "data_dir is not used: the store is the one of redis_url"
+    yield from _misspelt(set(type(config).model_fields))
+
+
+def _misspelt(fields: set[str]) -> Iterator[str]:
+    """Variables that look like typing errors. Kubernetes sets REVOCATION_SERVICE_HOST and such by itself."""
+    known = {field.upper() for field in fields} | _OF_OTHERS
+    for name in sorted(os.environ):
+        short = name.removeprefix(ENV_PREFIX)
+        close = difflib.get_close_matches(short, known, n=1, cutoff=0.85)
+        if short != name and short not in known and close:
+            yield f"{name} is not a setting; did you mean {ENV_PREFIX}{close[0]}?"

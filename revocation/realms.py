@@ -1,0 +1,89 @@
+"""What one realm allows: the limits that make expiry safe, and how its sessions behave.
+
+Values, read from the file that `--realms` names. `max_token_life_s`, `max_leeway_s` and `margin_s` are announced to
+every SDK, because a revocation can only be forgotten when no verifier would accept the token any more.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+DAY_S = 86_400
+LONGEST_LIFE_S = 400 * DAY_S
+"""Nothing lives longer: neither a token nor a session."""
+
+REALM_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+
+
+def realm_name(name: str) -> str:
+    """Returns `name` if it may name a realm. Raises ValueError with the rule otherwise."""
+    if not REALM_NAME.fullmatch(name):
+        raise ValueError(
+            "the name of a realm has 1 to 63 characters of a-z, 0-9, '.', '_', '-' and starts with a-z or 0-9"
+        )
+    return name
+
+
+RealmName = Annotated[str, AfterValidator(realm_name)]
+
+
+class RealmSettings(BaseModel):
+    """Settings of one realm. A lowered limit takes effect only after the old one has passed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    max_token_life_s: Annotated[int, Field(ge=1, le=LONGEST_LIFE_S)] = DAY_S
+    """Verifiers refuse tokens whose exp - iat is larger, and revocations beyond it are refused."""
+
+    max_leeway_s: Annotated[int, Field(ge=0, le=3600)] = 60
+    """The largest leeway that a verifier of this realm may grant for `exp`."""
+
+    margin_s: Annotated[int, Field(ge=2, le=3600)] = 60
+    """How far the clocks of store, service and verifiers may be apart. Entries live longer by it."""
+
+    idle_timeout_s: Annotated[int, Field(ge=0, le=LONGEST_LIFE_S)] = 7 * DAY_S
+    """A session that is not refreshed or touched for so long ends. 0: never."""
+
+    absolute_timeout_s: Annotated[int, Field(ge=60, le=LONGEST_LIFE_S)] = 30 * DAY_S
+    """A session ends this long after its opening, whatever happens."""
+
+    grace_ms: Annotated[int, Field(ge=0, le=300_000)] = 10_000
+    """A refresh repeated within it gets the same successor; later it is theft. 0: always theft."""
+
+    max_sessions_per_subject: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """0: no limit."""
+
+    max_sessions_per_subject_and_client: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """0: no limit."""
+
+    overflow: Literal["deny", "evict_oldest"] = "deny"
+    """What a login beyond a limit does: it is refused, or the oldest session ends everywhere."""
+
+    @model_validator(mode="after")
+    def _idle_within_absolute(self) -> Self:
+        if self.idle_timeout_s > self.absolute_timeout_s:
+            raise ValueError(
+                f"idle_timeout_s ({self.idle_timeout_s}) is longer than absolute_timeout_s "
+                f"({self.absolute_timeout_s}): it could never end a session; lower it, or set 0 for none"
+            )
+        return self
+
+
+def read_realms(path: Path) -> object:
+    """The content of a realms file (`.toml`, else JSON): one table for each realm, not yet validated.
+
+    Raises ValueError if the file cannot be read or parsed; the message says where.
+    """
+    try:
+        text = path.expanduser().read_text("utf-8")
+        return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # malformed TOML, JSON or UTF-8
+        raise ValueError(f"{path} does not parse: {error}") from error

@@ -1,0 +1,347 @@
+"""A replica's hold on one partition: it loads, follows the log, keeps its membership, and heals the store.
+
+A thin shell around `partition.py` and `membership.py`. One task turns: heartbeat, look at the registry, take the next
+step. Another reads the log. Whoever commits or proves freshness asks `standing()` first, and afterwards waits in
+`applied()` until this replica's own view has what the store answered; a change of history in between fails the wait,
+so that nothing is acknowledged from another past (rule H5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from revocation import healing
+from revocation.membership import Step, Timing, may_vouch, next_step, strikes, waiting_for
+from revocation.partition import Applied, Diverged, Partition
+from revocation.store import Closed, Durability, LogEntry, Registry, Standing, Store, StoreUnavailable
+from revocation.telemetry import log
+
+READ_COUNT = 512
+READ_BLOCK_MS = 1_000
+_RETRY_S = 0.1
+_CHECKPOINT_MS = 1_000
+
+
+class NotReady(Exception):
+    """This replica may neither acknowledge nor vouch at the moment; `state` says why."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(state)
+        self.state = state
+
+
+class Fenced(Exception):
+    """The history changed, or healing began, while an answer was under way."""
+
+
+class Superseded(Exception):
+    """A newer process runs under this member id: this one must stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaOptions:
+    """Intervals in seconds; `copies` is what the ack level asks of WAIT."""
+
+    member: str
+    heartbeat_s: float = 0.5
+    timing: Timing = field(default_factory=Timing)
+    log_retention_s: float = 900.0
+    copies: int = 0
+
+
+class Replica:
+    """One partition in one service process."""
+
+    def __init__(
+        self, index: int, store: Store, options: ReplicaOptions, on_applied: Callable[[int, list[Applied]], None]
+    ) -> None:
+        self.index = index
+        self.partition = Partition()
+        self.registry = Registry(Closed.REOPEN)
+        self.state = "starting"
+        self.healing = False
+        self._store = store
+        self._options = options
+        self._on_applied = on_applied
+        self._incarnation: int | None = None
+        self._known: set[str] = {options.member}
+        self._read_version = 0
+        self._reload = False
+        self._following = asyncio.Event()
+        self._reader: asyncio.Task[None] | None = None
+        self._kick = asyncio.Event()
+        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._checkpoints: deque[tuple[int, int]] = deque()
+        self._usable = asyncio.Event()
+        self._store_offset = 0.0
+
+    # -- what others ask ----------------------------------------------------------------------------------------
+
+    def standing(self) -> Standing:
+        """In whose name to commit or prove; NotReady while this replica may not."""
+        if self.state != "usable" or self._incarnation is None:
+            raise NotReady(self.state)
+        return Standing(self.partition.log_id, self._options.member, self._incarnation)
+
+    async def usable(self, timeout_s: float) -> None:
+        """Waits until `standing()` would succeed. Raises NotReady when the time is over."""
+        try:
+            await asyncio.wait_for(self._usable.wait(), timeout_s)
+        except TimeoutError:
+            raise NotReady(self.state) from None
+
+    async def applied(self, log_id: str, seq: int) -> None:
+        """Waits until the own view holds the log up to `seq` of this history. Raises Fenced if it changes."""
+        if self.healing or self.partition.log_id != log_id:
+            raise Fenced
+        if self.partition.seq >= seq:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.append((seq, future))
+        await future
+
+    def doubt(self) -> None:
+        """Something was refused or failed: look at the registry now, not at the next heartbeat."""
+        self._kick.set()
+
+    def store_ms(self) -> int:
+        """The store's time, carried on by the monotonic clock since the last heartbeat."""
+        return int(time.clock_gettime(_CLOCK) * 1000 + self._store_offset)
+
+    # -- the turning task ---------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keeps the partition usable until cancelled. Raises Superseded when another process has taken over."""
+        try:
+            while True:
+                delay = await self._turn()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._kick.wait(), delay)
+                self._kick.clear()
+        finally:
+            await self._stop_reading()
+            self._begin_healing("stopped")
+
+    async def _turn(self) -> float:
+        """One look and one step; returns how long to wait for the next."""
+        try:
+            registry = await self._beat()
+            return await self._act(registry)
+        except StoreUnavailable as error:
+            if self.state != "unreachable":
+                log.warning("store_unreachable", partition=self.index, error=str(error))
+            self._not_usable("unreachable")
+            return _RETRY_S
+
+    async def _beat(self) -> Registry:
+        sent = time.clock_gettime(_CLOCK)
+        registry = await self._store.beat(
+            self.index, self._who(), self._options.member, wall_ms(), self._read_version, self._trim_below()
+        )
+        if registry.now_ms:
+            # Half the way there and back: good enough for a clock that only judges with a margin.
+            half = (time.clock_gettime(_CLOCK) + sent) / 2
+            self._store_offset = registry.now_ms - half * 1000
+        self.registry = registry
+        return registry
+
+    def _who(self) -> Standing | None:
+        if self._incarnation is None:
+            return None
+        return Standing(self.partition.log_id, self._options.member, self._incarnation)
+
+    async def _act(self, registry: Registry) -> float:
+        match next_step(registry, self._options.timing):
+            case Step.OPEN:
+                return await self._open(registry)
+            case Step.HEAL:
+                return await self._heal(registry)
+            case Step.RECONNECT:
+                self._not_usable("unreachable")
+                log.warning("store_demoted", partition=self.index, hint="the store node is no primary any more")
+                return _RETRY_S
+            case Step.STOP:
+                raise Superseded(self._options.member)
+            case Step.SETTLE:
+                await self._store.settle(self.index, registry.log_id, self._options.timing.settle_ms)
+                return 0.0
+            case Step.WAIT:
+                return await self._keep(registry)
+
+    async def _keep(self, registry: Registry) -> float:
+        """In good standing, or waiting: note what the registry says, strike off whom it is time to."""
+        if registry.closed is not None:
+            self._not_usable(registry.closed.value)
+            return _RETRY_S
+        if self._reload:
+            return await self._heal(registry)
+        self._known = set(registry.members) | {self._options.member}
+        self._read_version = registry.version
+        for strike in strikes(registry, self._options.member, self._options.timing):
+            await self._strike(registry, strike.member, strike.forced)
+        if may_vouch(registry, self._options.member):
+            self._now_usable()
+            return self._options.heartbeat_s
+        waited = waiting_for(registry)
+        self._not_usable("healing" if waited or not registry.settled else "joining")
+        return _RETRY_S
+
+    async def _strike(self, registry: Registry, member: str, forced: bool) -> None:
+        if not forced and not await self._held_everywhere(registry):
+            return
+        mode, silent = ("forced", self._options.timing.strike_after_ms) if forced else (
+            "quiet", self._options.timing.detect_ms)
+        if await self._store.strike(self.index, registry.log_id, member, mode, None, silent) is None:
+            level = log.warning if forced else log.info
+            level("member_struck_off", partition=self.index, member=member, forced=forced)
+            self._kick.set()
+
+    async def _held_everywhere(self, registry: Registry) -> bool:
+        """H10: a quiet strike needs all store nodes to hold everything."""
+        replicas = max(self._options.copies, registry.replicas)
+        who = self._who()
+        if replicas == 0 or who is None:
+            return replicas == 0
+        # A settle is a write that changes nothing: without one WAIT would have nothing to wait for (H12).
+        await self._store.settle(self.index, registry.log_id, 0)
+        tail = await self._store.barrier(self.index, who, wall_ms(), Durability(replicas=replicas))
+        return not isinstance(tail, Closed) and tail.copies >= replicas
+
+    # -- histories ----------------------------------------------------------------------------------------------
+
+    async def _open(self, registry: Registry) -> float:
+        self._begin_healing("healing")
+        settle_ms = self._options.timing.settle_ms
+        log_id = secrets.token_hex(16)
+        closed = await self._store.open_history(self.index, registry.log_id, log_id, settle_ms, sorted(self._known))
+        if closed is None:
+            log.info("history_opened", partition=self.index, base=registry.seq)
+        return 0.0 if closed in (None, Closed.LATE) else _RETRY_S
+
+    async def _heal(self, registry: Registry) -> float:
+        """Puts back what the store lacks, confirms, goes on in the new history (H3)."""
+        self._begin_healing("healing" if self.partition.log_id else "loading")
+        await self._stop_reading()
+        try:
+            plan = await healing.prepare(
+                self.index, self._store, self.partition, registry, self._reload, self._deliver
+            )
+            incarnation = await self._store.confirm(
+                self.index, registry.log_id, self._options.member, self._incarnation, wall_ms(), sorted(self._known)
+            )
+        except healing.Moved:
+            return 0.0
+        if isinstance(incarnation, Closed):
+            if incarnation is Closed.FENCED:
+                raise Superseded(self._options.member)
+            return _RETRY_S
+        first = self._incarnation is None
+        self._incarnation, self._read_version, self._reload = incarnation, 0, False
+        self._known |= set(registry.members)
+        applied = plan.adopt()
+        if first:
+            await healing.remember(self.index, self._store, self.partition, registry)
+        self.healing = False
+        self._start_reading()
+        self._on_applied(self.index, applied)
+        log.info("history_confirmed", partition=self.index, proposed=plan.proposed, learned=plan.learned)
+        return 0.0
+
+    async def leave(self) -> None:
+        """Takes oneself off the registry, if another confirmed member holds all that this one holds (H9)."""
+        with contextlib.suppress(StoreUnavailable, NotReady):
+            who = self.standing()
+            registry = await self._beat()
+            others = [m for name, m in registry.members.items() if name != who.member and m.active]
+            if registry.usable and (others or len(registry.members) == 1):
+                await self._store.strike(self.index, who.log_id, who.member, "leave", who.incarnation, 0)
+
+    def _begin_healing(self, state: str) -> None:
+        self.healing = True
+        self._not_usable(state)
+        while self._waiters:
+            _, future = self._waiters.popleft()
+            if not future.done():
+                future.set_exception(Fenced())
+
+    def _not_usable(self, state: str) -> None:
+        self.state = state
+        self._usable.clear()
+
+    def _now_usable(self) -> None:
+        if self.state != "usable":
+            log.info("partition_usable", partition=self.index, seq=self.partition.seq)
+        self.state = "usable"
+        self._usable.set()
+
+    # -- the reading task ---------------------------------------------------------------------------------------
+
+    def _start_reading(self) -> None:
+        self._reader = asyncio.create_task(self._read_forever(), name=f"log-{self.index}")
+
+    async def _stop_reading(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reader
+
+    async def _read_forever(self) -> None:
+        while True:
+            try:
+                entries = await self._store.read_log(self.index, self.partition.seq, READ_COUNT, READ_BLOCK_MS)
+                self._apply(entries)
+            except StoreUnavailable:
+                self.doubt()
+                await asyncio.sleep(_RETRY_S)
+            except Diverged as error:
+                # D7: a gap or another past is never skipped.
+                log.warning("log_diverged", partition=self.index, why=str(error))
+                self._reload = True
+                self._begin_healing("loading")
+                self.doubt()
+                return
+
+    def _deliver(self, applied: list[Applied]) -> None:
+        self._on_applied(self.index, applied)
+
+    def _apply(self, entries: list[LogEntry]) -> None:
+        applied = []
+        try:
+            for entry in entries:
+                applied.append(self.partition.apply(entry))
+        finally:
+            if applied:
+                self._on_applied(self.index, applied)
+                self._note(entries[len(applied) - 1])
+
+    def _note(self, last: LogEntry) -> None:
+        if not self._checkpoints or last.at_ms - self._checkpoints[-1][0] >= _CHECKPOINT_MS:
+            self._checkpoints.append((last.at_ms, last.seq))
+        still = deque(waiter for waiter in self._waiters if waiter[0] > self.partition.seq)
+        for seq, future in self._waiters:
+            if seq <= self.partition.seq and not future.done():
+                future.set_result(None)
+        self._waiters = still
+
+    def _trim_below(self) -> int:
+        oldest = self.store_ms() - int(self._options.log_retention_s * 1000)
+        below = 0
+        while self._checkpoints and self._checkpoints[0][0] < oldest:
+            below = self._checkpoints.popleft()[1]
+        return below
+
+
+# Counts suspend, where the platform has it: a service that slept must not think that no time has passed.
+_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def wall_ms() -> int:
+    """This process's idea of the time of day."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,23 @@
+-- Puts back what a replica holds and the store lacks (H3). Idempotent as far as views go: the maximum wins.
+--
+-- ARGV  log, version clock, op retention ms, realm, ops (as in a log record), number of groups, then for each:
+--         kind, tag, segment, due, rows
+-- Reply {'ok'} or {why}
+
+local m = meta()
+local closed = gate(m, ARGV[1])
+if closed then return {closed} end
+local realm, ops, body, at = ARGV[4], ARGV[5], {}, 7
+for _ = 1, tonumber(ARGV[6]) do
+  local kind, tag, segment, due, rows = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+  body[#body + 1] = header(kind, tag, #rows / (kind < 64 and 12 or 28)) .. rows
+  keep(realm, segment, due, rows)
+  at = at + 5
+end
+local seq, realm_seq, digest = append(m, realm, table.concat(body), ops)
+for key, request, version, expires in string.gmatch(ops, '(%S+):(%x+):(%d+):(%d+)') do
+  redis.call('SET', prefix .. 'op:' .. key,
+    table.concat({request, version, int(now), expires, seq, realm_seq, digest}, ' '), 'PX', ARGV[3], 'NX')
+end
+if tonumber(ARGV[2]) > tonumber(m.clock or '0') then redis.call('HSET', META, 'clock', ARGV[2]) end
+return {'ok'}

@@ -1,0 +1,356 @@
+"""Redis and Valkey through redis-py: keys, scripts, the log as a stream.
+
+Every change is one Lua script in `lua/` on the keys of one partition (one hash tag), so that the state, the numbers
+and the log record stand or fall together. redis-py's own retries are off: a lost reply means "unknown", and the
+caller's op id settles it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from revocation.store import (
+    FORMAT,
+    SLOT_S,
+    Closed,
+    Committed,
+    Denials,
+    Durability,
+    Heads,
+    LogEntry,
+    Member,
+    Op,
+    OpResult,
+    OpState,
+    Registry,
+    Standing,
+    StoreRefused,
+    StoreUnavailable,
+    Tail,
+)
+from revocation.store.segments import split, split_all
+
+_SCRIPTS = ("commit", "barrier", "beat", "open", "confirm", "settle", "strike", "propose", "segments")
+_SAFE_POLICIES = ("noeviction",)
+_OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
+_READ_TIMEOUT_S = 5.0
+
+
+class RedisStore:
+    """The store on one Redis or Valkey, standalone (or any client with redis-py's interface)."""
+
+    def __init__(
+        self,
+        client: Redis,
+        *,
+        partitions: int = 1,
+        skew_ms: int = 30_000,
+        op_retention_ms: int = 600_000,
+        longest_log: int = 1_000_000,
+        allow_eviction: bool = False,
+    ) -> None:
+        self.partitions = partitions
+        self._redis = client
+        self._skew_ms = skew_ms
+        self._op_retention_ms = op_retention_ms
+        self._longest_log = longest_log
+        self._allow_eviction = allow_eviction
+        self._can_wait_for_aof = False
+        folder = files("revocation.store") / "lua"
+        common = (folder / "partition.lua").read_text()
+        self._sources = {name: common + (folder / f"{name}.lua").read_text() for name in _SCRIPTS}
+        self._shas: dict[str, str] = {}
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> RedisStore:
+        """A store at a redis://, rediss:// or unix:// URL."""
+        client = Redis.from_url(
+            url, socket_timeout=_READ_TIMEOUT_S, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0)
+        )
+        return cls(client, **options)
+
+    async def start(self) -> str:
+        server = await self._call(self._redis.info("server"))
+        name, version = _product(server)
+        if version < _OLDEST[name]:
+            oldest = ".".join(map(str, _OLDEST[name]))
+            raise StoreRefused(f"the store is {name} {_dotted(version)}; {name} {oldest} or newer is needed")
+        self._can_wait_for_aof = name == "valkey" or version >= (7, 2)
+        await self._check_eviction()
+        await self._load_scripts()
+        return f"{name} {_dotted(version)}"
+
+    async def _check_eviction(self) -> None:
+        memory = await self._call(self._redis.info("memory"))
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if policy not in _SAFE_POLICIES and not self._allow_eviction:
+            raise StoreRefused(
+                f"the store's maxmemory-policy is {policy}: under memory pressure it would drop revocations, and "
+                "revoked tokens would pass again. Set `maxmemory-policy noeviction`, or start with --allow-eviction "
+                "if you accept that"
+            )
+
+    async def _load_scripts(self) -> None:
+        for name, source in self._sources.items():
+            self._shas[name] = await self._call(self._redis.script_load(source))
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    # -- scripts ------------------------------------------------------------------------------------------------
+
+    async def commit(
+        self, partition: int, who: Standing, caller_ms: int, ops: Sequence[Op], durability: Durability
+    ) -> Committed | Closed:
+        arguments: list[Any] = [*_who(who), caller_ms, self._skew_ms, self._op_retention_ms, self._longest_log, len(ops)]
+        for op in ops:
+            arguments += _op_arguments(op)
+        reply, copies = await self._durably("commit", partition, arguments, durability)
+        if len(reply) == 1:
+            return Closed(reply[0].decode())
+        results = tuple(_op_result(result) for result in reply[3])
+        return Committed(int(reply[1]), int(reply[2]), results, copies)
+
+    async def barrier(
+        self, partition: int, who: Standing, caller_ms: int, durability: Durability
+    ) -> Tail | Closed:
+        reply, copies = await self._durably("barrier", partition, [*_who(who), caller_ms, self._skew_ms], durability)
+        return Closed(reply[0].decode()) if len(reply) == 1 else Tail(int(reply[1]), int(reply[2]), copies)
+
+    async def beat(
+        self, partition: int, who: Standing | None, member: str, caller_ms: int, read: int, trim_below: int
+    ) -> Registry:
+        incarnation = str(who.incarnation) if who else ""
+        log_id = who.log_id if who else ""
+        reply = await self._run("beat", partition, member, incarnation, log_id, caller_ms, self._skew_ms, read, trim_below)
+        return _registry(reply)
+
+    async def open_history(
+        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str]
+    ) -> Closed | None:
+        reply = await self._run("open", partition, seen, log_id, FORMAT, self.partitions, settle_ms, *members)
+        if reply[0] == b"format":
+            raise StoreRefused(
+                f"the store is laid out as format {reply[1].decode()} with {reply[2].decode()} partitions; this "
+                f"service uses format {FORMAT} with {self.partitions}. Use an empty store, which the replicas fill"
+            )
+        return _closed(reply)
+
+    async def confirm(
+        self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str]
+    ) -> int | Closed:
+        own = "" if incarnation is None else incarnation
+        reply = await self._run("confirm", partition, log_id, member, own, caller_ms, self._skew_ms, *known)
+        return _closed(reply) or int(reply[1])
+
+    async def settle(self, partition: int, log_id: str, settle_ms: int) -> Closed | None:
+        return _closed(await self._run("settle", partition, log_id, settle_ms))
+
+    async def strike(
+        self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int
+    ) -> Closed | None:
+        own = "" if incarnation is None else incarnation
+        return _closed(await self._run("strike", partition, log_id, member, mode, own, silent_ms))
+
+    async def propose(
+        self, partition: int, log_id: str, clock: int, realm: str, rows: bytes, ops: str
+    ) -> Closed | None:
+        groups = list(split_all(rows))
+        flat = [argument for group in groups for argument in group]
+        return _closed(
+            await self._run("propose", partition, log_id, clock, self._op_retention_ms, realm, ops, len(groups), *flat)
+        )
+
+    async def segment_names(self, partition: int, log_id: str, realm: str, start: int, stop: int) -> list[str] | Closed:
+        reply = await self._run("segments", partition, log_id, realm, "names", start, stop)
+        return _closed(reply) or [name.decode() for name in reply[1:]]
+
+    async def segment_rows(
+        self, partition: int, log_id: str, realm: str, wanted: Sequence[tuple[str, int]], size: int
+    ) -> list[bytes] | Closed:
+        flat = [argument for pair in wanted for argument in pair]
+        reply = await self._run("segments", partition, log_id, realm, "rows", *flat, size)
+        return _closed(reply) or list(reply[1:])
+
+    async def heads(self, partition: int, log_id: str) -> Heads | Closed:
+        reply = await self._run("segments", partition, log_id, "", "tail")
+        if closed := _closed(reply):
+            return closed
+        pairs = zip(reply[3::2], (text.decode().split(" ") for text in reply[4::2]), strict=True)
+        realms = {realm.decode(): (int(seq), digest) for realm, (seq, digest) in pairs}
+        return Heads(int(reply[1]), reply[2].decode(), realms)
+
+    # -- plain reads --------------------------------------------------------------------------------------------
+
+    async def read_log(self, partition: int, after: int, count: int, block_ms: int) -> list[LogEntry]:
+        # XREAD from a trimmed id skips without an error; the replica's chain check notices.
+        block = min(block_ms, int(_READ_TIMEOUT_S * 500)) or None
+        reply = await self._call(self._redis.xread({self._key(partition, "log"): f"{after}-0"}, count, block))
+        if not reply:
+            return []
+        # RESP2 answers pairs of (stream, records), RESP3 a mapping to lists of them.
+        records = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
+        return [_log_entry(record_id, fields) for record_id, fields in records]
+
+    async def agree_on_secret(self, commitments: dict[str, str]) -> None:
+        key = self._key(0, "secrets")
+        for kid, commitment in commitments.items():
+            await self._call(self._redis.hsetnx(key, kid, commitment))
+            known = await self._call(self._redis.hget(key, kid))
+            if known is not None and known.decode() != commitment:
+                raise StoreRefused(
+                    f"the store was made with another master secret under the key id {kid!r}; give this replica the "
+                    "same REVOCATION_SECRET as the others"
+                )
+
+    # -- plumbing -----------------------------------------------------------------------------------------------
+
+    def _key(self, partition: int, name: str) -> str:
+        return f"revocation:{{p{partition}}}:{name}"
+
+    async def _run(self, script: str, partition: int, *arguments: Any) -> list[Any]:
+        return (await self._durably(script, partition, list(arguments), Durability()))[0]
+
+    async def _durably(
+        self, script: str, partition: int, arguments: list[Any], durability: Durability
+    ) -> tuple[list[Any], int]:
+        """Runs a script and then waits, on the same connection, for the copies asked for."""
+        try:
+            return await self._once(script, partition, arguments, durability)
+        except NoScriptError:
+            # The server restarted or was replaced: nothing has run.
+            await self._load_scripts()
+        try:
+            return await self._once(script, partition, arguments, durability)
+        except RedisError as error:
+            raise StoreUnavailable(_describe(error)) from error
+
+    async def _once(
+        self, script: str, partition: int, arguments: list[Any], durability: Durability
+    ) -> tuple[list[Any], int]:
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.evalsha(self._shas[script], 1, self._key(partition, "meta"), *arguments)
+        if durability.replicas:
+            pipeline.execute_command("WAIT", durability.replicas, durability.timeout_ms)
+        elif durability.fsync and self._can_wait_for_aof:
+            pipeline.execute_command("WAITAOF", 1, 0, durability.timeout_ms)
+        try:
+            replies = await pipeline.execute(raise_on_error=False)
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(_describe(error)) from error
+        for reply in replies:
+            if isinstance(reply, NoScriptError):
+                raise reply
+            if isinstance(reply, Exception):
+                raise StoreUnavailable(_describe(reply)) from reply
+        copies = replies[1] if len(replies) > 1 else 0
+        return replies[0], copies[0] if isinstance(copies, list) else int(copies)
+
+    async def _call(self, awaitable: Any) -> Any:
+        try:
+            return await awaitable
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(_describe(error)) from error
+
+
+def _describe(error: Exception) -> str:
+    """The kind of a driver's error and, for a server's own words, the error code; never arguments."""
+    if isinstance(error, ResponseError):
+        return str(error).split(" ", 1)[0]
+    return type(error).__name__
+
+
+def _product(server: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
+    name = "valkey" if "valkey_version" in server else "redis"
+    return name, tuple(map(int, re.findall(r"\d+", str(server[f"{name}_version"]))[:3]))
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def _who(who: Standing) -> tuple[str, str, int]:
+    return who.log_id, who.member, who.incarnation
+
+
+def _closed(reply: list[Any]) -> Closed | None:
+    return None if reply[0] == b"ok" else Closed(reply[0].decode())
+
+
+def _op_arguments(op: Op) -> list[Any]:
+    groups: list[Any] = []
+    count = 0
+    for group in op.groups:
+        if isinstance(group, Denials):
+            for name, due, rows in split(group.kind, group.key_tag, group.rows):
+                groups += ["d", group.kind, group.key_tag, name, due, rows]
+                count += 1
+        else:
+            groups += ["c", group.kind, group.key_tag, group.horizon_s, SLOT_S, group.fingerprints]
+            count += 1
+    return [op.realm, op.key, op.digest, count, *groups]
+
+
+def _op_result(reply: list[bytes]) -> OpResult:
+    state = OpState(reply[0].decode())
+    if state is OpState.CONFLICT:
+        return OpResult(state)
+    version, at, expires, seq, realm_seq = map(int, reply[1:6])
+    return OpResult(state, version, at, expires, seq, realm_seq, bytes.fromhex(reply[6].decode()))
+
+
+def _registry(reply: list[Any]) -> Registry:
+    closed = Closed(reply[0].decode()) if reply[0] else None
+    if len(reply) == 1:
+        return Registry(closed)
+    meta = json.loads(reply[2])
+    if not meta:
+        return Registry(closed, int(reply[1]))
+    members = {reply[i].decode(): _member(reply[i + 1]) for i in range(3, len(reply), 2)}
+    return Registry(
+        closed=closed,
+        now_ms=int(reply[1]),
+        log_id=meta.get("log", ""),
+        settled=meta.get("settled") == "1",
+        opened_ms=int(meta.get("opened", 0)),
+        previous=meta.get("prev", ""),
+        base=int(meta.get("base", 0)),
+        base_digest=meta.get("base_digest", "0" * 40),
+        full=meta.get("full") == "1",
+        seq=int(meta.get("seq", 0)),
+        digest=meta.get("digest", "0" * 40),
+        clock=int(meta.get("clock", 0)),
+        version=int(meta.get("reg", 0)),
+        usable=meta.get("usable") == "1",
+        replicas=int(meta.get("replicas", 0)),
+        members=members,
+    )
+
+
+def _member(text: bytes) -> Member:
+    record = json.loads(text)
+    return Member(
+        int(record["inc"]), record["log"], int(record["reg"]), int(record["read"]), bool(record["act"]), int(record["beat"])
+    )
+
+
+def _log_entry(record_id: bytes, fields: dict[bytes, bytes]) -> LogEntry:
+    return LogEntry(
+        seq=int(record_id.split(b"-")[0]),
+        realm=fields[b"r"].decode(),
+        realm_seq=int(fields[b"q"]),
+        realm_digest=fields[b"d"].decode(),
+        digest=fields[b"p"].decode(),
+        at_ms=int(fields[b"t"]),
+        rows=fields[b"b"],
+        ops=fields[b"o"].decode(),
+    )

@@ -1,0 +1,202 @@
+"""What the service says about itself: log lines, request ids and metrics. Every metric is defined here, once.
+
+No line and no label carries a token or an identifier (I7): callers log fingerprints and counts, and `redact` is the
+net under them. Labels have few values: realms and partitions are configured, methods and codes are ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from time import perf_counter
+from typing import IO, Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, PlatformCollector, ProcessCollector
+from structlog.types import EventDict, Processor, WrappedLogger
+
+REDACTED: Final = "[redacted]"
+SENSITIVE: Final = frozenset(
+    {
+        *("token", "access_token", "refresh_token", "id_token", "jwt", "authorization", "cookie", "bearer"),
+        *("jti", "sid", "session_id", "subject", "sub", "client_id", "user", "username", "email", "claims"),
+        *("password", "passphrase", "secret", "secrets", "key", "private_key", "realm_key", "credentials"),
+        *("address", "user_agent", "device"),
+    }
+)
+"""Keys whose values never reach a log, at any depth, whatever their case."""
+
+_JWT = re.compile(r"\beyJ[\w-]{5,}(?:\.[\w-]*){1,4}")
+_URL_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]*@", re.IGNORECASE)
+_DEEPEST = 6
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""Id of the request that this task works on; every log line carries it. Empty outside of requests."""
+
+
+def begin_request(given: str | None = None) -> str:
+    """Sets the request id: the caller's own if it is sane, else a new one. Returns it."""
+    chosen = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    request_id.set(chosen)
+    return chosen
+
+
+def configure_logging(level: str = "info", stream: IO[str] | None = None) -> None:
+    """Sends all log lines, those of libraries too, to `stream` (default: standard error).
+
+    One JSON object a line, or a human form on a terminal. Safe to call again.
+    """
+    stream = sys.stderr if stream is None else stream
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        _add_request_id,
+        redact,  # after everything that adds something
+    ]
+    renderer: Processor = structlog.processors.JSONRenderer(ensure_ascii=False)
+    if stream.isatty():
+        # Plain tracebacks: the pretty ones print local variables, tokens among them.
+        renderer = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for library in ("uvicorn", "asyncio", "grpc", "redis"):
+        logging.getLogger(library).setLevel(max(logging.WARNING, root.level))
+    logging.raiseExceptions = False  # a closed standard error must not end a request
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    if current := request_id.get():
+        event.setdefault("request_id", current)
+    return event
+
+
+def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Removes values of sensitive keys at any depth, and tokens and URL credentials from all text."""
+    return {key: REDACTED if _sensitive(key) else _clean(value) for key, value in event.items()}
+
+
+def _sensitive(key: object) -> bool:
+    return isinstance(key, str) and key.lower().replace("-", "_") in SENSITIVE
+
+
+def _clean(value: object, depth: int = 0) -> object:
+    if depth > _DEEPEST:
+        return REDACTED
+    match value:
+        case None | bool() | int() | float():
+            return value
+        case str():
+            return clean_text(value)
+        case Mapping():
+            return {
+                clean_text(str(key)): REDACTED if _sensitive(key) else _clean(item, depth + 1)
+                for key, item in value.items()
+            }
+        case list() | tuple() | set() | frozenset():
+            return [_clean(item, depth + 1) for item in value]
+        case bytes() | bytearray() | memoryview():
+            return f"[{len(value)} bytes]"  # rows, keys, digests: nothing to read, maybe something to hide
+        case _:
+            return clean_text(str(value))
+
+
+def clean_text(text: str) -> str:
+    """`text` without what looks like a JWT and without the credentials of URLs."""
+    if "eyJ" in text:
+        text = _JWT.sub(REDACTED, text)
+    return _URL_PASSWORD.sub(r"\1***@", text) if "://" in text else text
+
+
+_FAST_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+PARTITION_STATES: Final = ("usable", "loading", "healing", "joining", "unreachable")
+
+
+class Metrics:
+    """The metrics of one replica, in a registry of their own, so that several replicas fit into one process."""
+
+    def __init__(self, *, version: str, replica: str) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        counter, gauge, histogram = self._counter, self._gauge, self._histogram
+        Info("revocation_build", "Version of the service.", registry=self.registry).info(
+            {"version": version, "replica": replica}
+        )
+
+        self.rpc_requests = counter("rpc_requests", "Finished calls.", "method", "code")
+        self.rpc_seconds = histogram("rpc_seconds", "Time that calls took.", "method", "code")
+
+        self.commits = counter("commits", "Commit scripts run, by outcome: done, refused, unknown.", "outcome")
+        self.rows_committed = counter("rows_committed", "Rows that acknowledged commits added.", "realm")
+        self.barrier_seconds = histogram("barrier_seconds", "Time that barriers at the store took.", "partition")
+        self.store_errors = counter("store_errors", "Failed calls to the store, by kind.", "kind")
+        self.clock_skew_seconds = gauge("clock_skew_seconds", "Clock of the service minus clock of the store.")
+
+        self.subscribers = gauge("subscribers", "Open streams of verifiers.", "realm")
+        self.snapshots = counter("snapshots", "Snapshots sent, by reason.", "reason")
+        self.snapshots_running = gauge("snapshots_running", "Snapshots being sent now.")
+        self.resyncs = counter("resyncs", "Streams ended so that the verifier connects again, by reason.", "reason")
+        self.queue_overflows = counter("queue_overflows", "Subscribers cut off because they read too slowly.")
+        self.view_entries = gauge("view_entries", "Live entries that this replica holds.", "realm")
+
+        self.partition_state = gauge(
+            "partition_state", f"1 for the state of the partition, one of {', '.join(PARTITION_STATES)}.",
+            *("partition", "state"),
+        )  # fmt: skip
+        self.history_changes = counter("history_changes", "New histories of a partition, as seen here.", "partition")
+        self.waiting_for_members = gauge(
+            "waiting_for_members", "Members without whose confirmation a history stays unusable.", "partition"
+        )
+
+    def set_partition_state(self, partition: int, state: str) -> None:
+        """Says in which one of PARTITION_STATES a partition is now."""
+        for known in PARTITION_STATES:
+            self.partition_state.labels(str(partition), known).set(known == state)
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"revocation_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"revocation_{name}", text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, *labels: str) -> Histogram:
+        return Histogram(f"revocation_{name}", text, labels, registry=self.registry, buckets=_FAST_S)
+
+
+@contextlib.contextmanager
+def timed(observe: Callable[[float], None]) -> Iterator[None]:
+    """Gives the seconds that the block took to `observe`, also when it raises."""
+    begin = perf_counter()
+    try:
+        yield
+    finally:
+        observe(perf_counter() - begin)

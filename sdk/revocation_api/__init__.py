@@ -1,0 +1,1 @@
+"""The wire contract: Python generated from proto/ by `make proto`."""

@@ -1,0 +1,382 @@
+"""What a client can ask of the service: one method builds one call. Pure, and shared by both clients.
+
+A method that takes what a user gives checks only what would not survive the wire; limits are the service's to judge.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from revocation_api.v1 import revocation_pb2, session_pb2
+from revocation_api.v1.revocation_pb2_grpc import RevocationServiceStub
+from revocation_api.v1.session_pb2_grpc import SessionServiceStub
+from revocation_sdk import _wire
+from revocation_sdk._judge import Facts
+from revocation_sdk._position import decode_positions
+from revocation_sdk._token import name_of
+from revocation_sdk.errors import InvalidRequest
+from revocation_sdk.types import (
+    ClientSettings,
+    Grant,
+    Member,
+    Receipt,
+    ServiceStatus,
+    SessionInfo,
+    Versions,
+)
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+MAX_BATCH = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """One unary call."""
+
+    stub: type[Any]
+    method: str
+    request: Any
+    read: Callable[[Any], T]
+    mutates: bool = False
+    op_id: str = ""
+    """Its repetitions carry the same."""
+    rows: bool = False
+    """The answer has rows, which belong into the caller's own view."""
+
+
+def _build(kind: type[M], **fields: Any) -> M:
+    """A protobuf message from what a user gave; None is absent."""
+    try:
+        return kind(**{name: value for name, value in fields.items() if value is not None})
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f"{kind.DESCRIPTOR.name}: a value of the wrong type or range", reason="invalid_field"
+        ) from error
+
+
+def seconds(expires_at: float) -> int:
+    """An expiry in whole seconds, never too early."""
+    if not isinstance(expires_at, int | float) or not math.isfinite(expires_at):
+        raise InvalidRequest("expires_at must be seconds since 1970", field="expires_at")
+    return math.ceil(expires_at)
+
+
+def make_op_id(now: float) -> str:
+    """A UUID version 7 (RFC 9562): the time in milliseconds, then chance."""
+    number = int.from_bytes(os.urandom(10)) | (int(now * 1000) & (1 << 48) - 1) << 80
+    number = number & ~(0xF << 76) | 7 << 76
+    number = number & ~(0x3 << 62) | 2 << 62
+    text = f"{number:032x}"
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
+
+
+class Requests:
+    """Builds the calls of one client."""
+
+    def __init__(self, realm: str, issuer: str | None, new_op_id: Callable[[], str]) -> None:
+        self._realm = realm
+        self._issuer = issuer
+        self._new_op_id = new_op_id
+
+    # Revocations
+
+    def revoke_token(
+        self,
+        token: str | None,
+        jti: str | None,
+        issuer: str | None,
+        expires_at: float | None,
+        op_id: str | None,
+        reason: str,
+    ) -> Operation[Receipt]:
+        """By the token itself, which is not verified, or by its `jti` and `exp`."""
+        if (token is None) == (jti is None):
+            raise InvalidRequest("give either a token or jti= and expires_at=", field="token")
+        if token is not None:
+            if issuer is not None or expires_at is not None:
+                raise InvalidRequest("a token names its issuer and expiry by itself", field="token")
+            name = name_of(token)
+            jti, issuer, expires_at = name.token_id, name.issuer, name.expires_at
+        elif expires_at is None:
+            raise InvalidRequest("jti= needs expires_at=", field="expires_at")
+        else:
+            issuer = self._or_default(issuer)
+        target = _build(revocation_pb2.TokenTarget, jti=jti, issuer=issuer, expires_at=seconds(expires_at))
+        return self._revoke(op_id, reason, token=target)
+
+    def revoke_tokens(
+        self, tokens: Iterable[tuple[str, float]], issuer: str | None, op_id: str | None, reason: str
+    ) -> Operation[Receipt]:
+        """Many tokens of one issuer."""
+        item = revocation_pb2.BatchRevokeTokensRequest.Item
+        items = [_build(item, jti=jti, expires_at=seconds(expires_at)) for jti, expires_at in tokens]
+        if not 0 < len(items) <= MAX_BATCH:
+            raise InvalidRequest(f"1 to {MAX_BATCH} tokens at once, not {len(items)}", field="items")
+        op_id = op_id or self._new_op_id()
+        request = _build(
+            revocation_pb2.BatchRevokeTokensRequest,
+            realm=self._realm,
+            issuer=self._or_default(issuer),
+            items=items,
+            op_id=op_id,
+            reason=reason,
+        )
+        return _mutation("BatchRevokeTokens", request, _wire.receipt, op_id)
+
+    def revoke_session(self, sid: str, issuer: str | None, op_id: str | None, reason: str) -> Operation[Receipt]:
+        """All tokens of a session."""
+        target = _build(revocation_pb2.SessionTarget, sid=sid, issuer=self._or_default(issuer))
+        return self._revoke(op_id, reason, session=target)
+
+    def revoke_subject(self, subject: str, issuer: str | None, op_id: str | None, reason: str) -> Operation[Receipt]:
+        """All tokens and sessions of a subject until now."""
+        target = _build(revocation_pb2.SubjectTarget, subject=subject, issuer=self._or_default(issuer))
+        return self._revoke(op_id, reason, subject=target)
+
+    def revoke_client(self, client_id: str, issuer: str | None, op_id: str | None, reason: str) -> Operation[Receipt]:
+        """All tokens and sessions of a client until now."""
+        target = _build(revocation_pb2.ClientTarget, client_id=client_id, issuer=self._or_default(issuer))
+        return self._revoke(op_id, reason, client=target)
+
+    def revoke_key(
+        self, kid: str | None, thumbprint: str | None, issuer: str | None, op_id: str | None, reason: str
+    ) -> Operation[Receipt]:
+        """All tokens signed by a key."""
+        if (kid is None) == (thumbprint is None):
+            raise InvalidRequest("give either a kid or thumbprint=", field="key")
+        if thumbprint is not None and issuer is not None:
+            raise InvalidRequest("a thumbprint names a key by itself, without an issuer", field="issuer")
+        issuer = self._or_default(issuer) if kid is not None else None
+        target = _build(revocation_pb2.KeyTarget, kid=kid, thumbprint=thumbprint, issuer=issuer)
+        return self._revoke(op_id, reason, key=target)
+
+    def revoke_realm(self, op_id: str | None, reason: str) -> Operation[Receipt]:
+        """Everything until now."""
+        return self._revoke(op_id, reason, whole_realm=revocation_pb2.RealmTarget())
+
+    def _revoke(self, op_id: str | None, reason: str, **target: Message) -> Operation[Receipt]:
+        op_id = op_id or self._new_op_id()
+        request = _build(revocation_pb2.RevokeRequest, realm=self._realm, op_id=op_id, reason=reason, **target)
+        return _mutation("Revoke", request, _wire.receipt, op_id)
+
+    # Questions
+
+    def check(self, facts: Facts, not_older_than: str | None) -> Operation[revocation_pb2.CheckResponse]:
+        """Whether a token with these facts is revoked, by the service's knowledge."""
+        request = _build(
+            revocation_pb2.CheckRequest,
+            realm=self._realm,
+            issuer=facts.issuer,
+            jti=facts.token_id,
+            sid=facts.sid,
+            subject=facts.subject,
+            client_id=facts.client_id,
+            version=facts.versions,
+            versioned=facts.versions is not None,
+            issued_at_ms=None if facts.issued_at is None else math.floor(facts.issued_at * 1000),
+            issuer_skew_ms=math.ceil(facts.issuer_skew_s * 1000),
+            kid=facts.kid,
+            thumbprint=facts.thumbprint,
+            not_older_than=_demand(not_older_than),
+        )
+        return Operation(RevocationServiceStub, "Check", request, _same)
+
+    def get_version(self, subject: str, client_id: str | None, issuer: str | None) -> Operation[Versions]:
+        """The versions to mint."""
+        request = _build(
+            revocation_pb2.GetVersionRequest,
+            realm=self._realm,
+            issuer=self._or_default(issuer),
+            subject=subject,
+            client_id=client_id,
+        )
+        return Operation(RevocationServiceStub, "GetVersion", request, _wire.versions)
+
+    def status(self) -> Operation[ServiceStatus]:
+        """State of the replica that answers."""
+        request = revocation_pb2.GetStatusRequest(realm=self._realm)
+        return Operation(RevocationServiceStub, "GetStatus", request, _wire.status)
+
+    def members(self) -> Operation[list[Member]]:
+        """The registry."""
+        request = revocation_pb2.ListMembersRequest()
+        return Operation(RevocationServiceStub, "ListMembers", request, _wire.members)
+
+    def strike_member(self, member_id: str) -> Operation[None]:
+        """Takes a silent member off the registry by force."""
+        request = _build(revocation_pb2.StrikeMemberRequest, id=member_id)
+        return Operation(RevocationServiceStub, "StrikeMember", request, _nothing, mutates=True)
+
+    # Sessions
+
+    def open_session(
+        self,
+        subject: str,
+        *,
+        issuer: str | None,
+        client_id: str | None,
+        device: session_pb2.Device,
+        access_token_life: int,
+        op_id: str | None,
+    ) -> Operation[Grant]:
+        """Opens a session."""
+        op_id = op_id or self._new_op_id()
+        request = _build(
+            session_pb2.OpenSessionRequest,
+            realm=self._realm,
+            subject=subject,
+            issuer=self._or_default(issuer),
+            client_id=client_id,
+            device=device,
+            access_token_life_s=access_token_life,
+            op_id=op_id,
+        )
+        return _session_call("OpenSession", request, _wire.grant, op_id=op_id, rows=True)
+
+    def refresh_session(
+        self, refresh_token: str, device: session_pb2.Device, access_token_life: int
+    ) -> Operation[Grant]:
+        """Exchanges a refresh token. Repeating it is safe inside the grace window, and no worse than a loss after."""
+        request = _build(
+            session_pb2.RefreshSessionRequest,
+            realm=self._realm,
+            refresh_token=refresh_token,
+            access_token_life_s=access_token_life,
+            device=device,
+        )
+        return _session_call("RefreshSession", request, _wire.grant, mutates=True, rows=True)
+
+    def get_session(self, session: str, subject: str | None, issuer: str | None) -> Operation[SessionInfo]:
+        """One session, by its id, or by its handle and subject."""
+        request = _build(
+            session_pb2.GetSessionRequest,
+            realm=self._realm,
+            sid=session,
+            subject=subject,
+            issuer=self._or_default(issuer),
+        )
+        return _session_call("GetSession", request, _wire.session)
+
+    def list_sessions(
+        self, subject: str, issuer: str | None, current: str | None, page: str
+    ) -> Operation[tuple[list[SessionInfo], str]]:
+        """One page of the live sessions of a subject."""
+        request = _build(
+            session_pb2.ListSessionsRequest,
+            realm=self._realm,
+            subject=subject,
+            issuer=self._or_default(issuer),
+            current=current,
+            page_token=page,
+        )
+        return _session_call("ListSessions", request, _wire.session_page)
+
+    def end_session(
+        self, session: str, subject: str | None, issuer: str | None, op_id: str | None, reason: str
+    ) -> Operation[Receipt]:
+        """Ends a session, by its id, or by its handle and subject."""
+        op_id = op_id or self._new_op_id()
+        request = _build(
+            session_pb2.EndSessionRequest,
+            realm=self._realm,
+            sid=session,
+            subject=subject,
+            issuer=self._or_default(issuer),
+            op_id=op_id,
+            reason=reason,
+        )
+        return _session_call("EndSession", request, _wire.receipt, op_id=op_id, rows=True)
+
+    def end_other_sessions(
+        self, subject: str, keep: str, issuer: str | None, access_token_life: int, op_id: str | None
+    ) -> Operation[Grant]:
+        """Ends all sessions of a subject but one, which gets a new grant."""
+        op_id = op_id or self._new_op_id()
+        request = _build(
+            session_pb2.EndOtherSessionsRequest,
+            realm=self._realm,
+            subject=subject,
+            issuer=self._or_default(issuer),
+            keep=keep,
+            op_id=op_id,
+            access_token_life_s=access_token_life,
+        )
+        return _session_call("EndOtherSessions", request, _wire.grant, op_id=op_id, rows=True)
+
+    def touch_session(self, sid: str) -> Operation[SessionInfo]:
+        """Says that a session is in use."""
+        request = _build(session_pb2.TouchSessionRequest, realm=self._realm, sid=sid)
+        return _session_call("TouchSession", request, _wire.session)
+
+    def set_client_settings(self, client_id: str, settings: ClientSettings) -> Operation[ClientSettings]:
+        """Settings of the sessions of one client."""
+        kind = session_pb2.ClientSettings
+        message = _build(
+            kind,
+            absolute_timeout_s=settings.absolute_timeout_s,
+            idle_timeout_s=settings.idle_timeout_s,
+            grace_ms=settings.grace_ms,
+            max_sessions_per_subject=settings.max_sessions_per_subject,
+            max_sessions_per_subject_and_client=settings.max_sessions_per_subject_and_client,
+            overflow=kind.EVICT_OLDEST if settings.evict_oldest else kind.DENY,
+        )
+        request = _build(session_pb2.SetClientSettingsRequest, realm=self._realm, client_id=client_id, settings=message)
+        return _session_call("SetClientSettings", request, _wire.client_settings, mutates=True)
+
+    def get_client_settings(self, client_id: str) -> Operation[ClientSettings]:
+        """Settings of the sessions of one client."""
+        request = _build(session_pb2.GetClientSettingsRequest, realm=self._realm, client_id=client_id)
+        return _session_call("GetClientSettings", request, _wire.client_settings)
+
+    def _or_default(self, issuer: str | None) -> str | None:
+        return self._issuer if issuer is None else issuer
+
+
+def device(label: str | None, address: str | None, user_agent: str | None) -> session_pb2.Device:
+    """Display data of a session, cut to what the service takes."""
+    return session_pb2.Device(label=_cut(label, 128), address=_cut(address, 128), user_agent=_cut(user_agent, 256))
+
+
+def _cut(text: str | None, size: int) -> str:
+    """At most `size` bytes of UTF-8, whole characters; what cannot be encoded is replaced."""
+    return (text or "").encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
+
+
+def _demand(position: str | None) -> revocation_pb2.Positions | None:
+    if not position:
+        return None
+    try:
+        return _wire.positions_to(decode_positions(position))
+    except ValueError:
+        raise InvalidRequest("not a position", field="not_older_than") from None
+
+
+def _mutation(method: str, request: Message, read: Callable[[Any], T], op_id: str) -> Operation[T]:
+    return Operation(RevocationServiceStub, method, request, read, mutates=True, op_id=op_id, rows=True)
+
+
+def _session_call(
+    method: str,
+    request: Message,
+    read: Callable[[Any], T],
+    *,
+    op_id: str = "",
+    mutates: bool = False,
+    rows: bool = False,
+) -> Operation[T]:
+    return Operation(SessionServiceStub, method, request, read, mutates or bool(op_id), op_id, rows)
+
+
+def _same(response: T) -> T:
+    return response
+
+
+def _nothing(response: object) -> None:
+    return None

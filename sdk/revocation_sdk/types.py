@@ -1,0 +1,173 @@
+"""What the SDK hands out: small frozen values, free of protobuf. None of them shows a token in its `repr`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+
+class State(Enum):
+    """What a client is doing, as `client.state` says at the moment it is read."""
+
+    IDLE = "idle"
+    """Not started: nothing was asked of it yet, or it was forked."""
+    CONNECTING = "connecting"
+    """Started, and never fresh since."""
+    FRESH = "fresh"
+    """Known to have been complete at most `max_staleness` ago."""
+    STALE = "stale"
+    """It was fresh; what it knows may be outdated by now."""
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How much a verdict is worth."""
+
+    fresh: bool
+    age_s: float | None
+    """How long ago the view was known to be complete; None: never."""
+    position: str
+    """How far the view had come, as opaque text; empty: nowhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A token that was accepted."""
+
+    claims: Mapping[str, Any]
+    freshness: Freshness
+
+
+@dataclass(frozen=True, slots=True)
+class Cutoff:
+    """Tokens of the target with a version below `version` are refused; foreign ones, if issued before `at_ms`."""
+
+    version: int
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof of a committed revocation."""
+
+    position: str
+    """Where it stands, as opaque text: give it to `check_remote(not_older_than=...)`."""
+    op_id: str
+    stored: bool
+    """False: everything asked for had expired already, so there was nothing to store."""
+    cutoff: Cutoff | None = None
+    """For subject, client and realm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Versions:
+    """What an issuer mints into a token, and by which clock."""
+
+    version: tuple[int, ...]
+    """[subject, client, realm]."""
+    now_ms: int
+    """The store's time."""
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a user got by logging in or refreshing."""
+
+    access_token: str = field(repr=False)
+    refresh_token: str = field(repr=False)
+    session_id: str
+    expires_at: int
+    """When the access token ends, in seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What an issuer needs to mint an access token for a session, and the session's next refresh token."""
+
+    session_id: str
+    refresh_token: str = field(repr=False)
+    subject: str = field(repr=False)
+    client_id: str
+    version: tuple[int, ...]
+    """[subject, client, realm]: mint as the version claim."""
+    issued_at: int
+    """Mint as `iat`: seconds since 1970 by the store's clock."""
+    expires_at: int
+    """Mint as `exp`: never beyond the absolute end of the session."""
+    session_expires_at: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """A session as its owner sees it in "your devices". Times are seconds since 1970 by the store's clock."""
+
+    handle: str
+    """Names the session without giving its id away; ending takes either."""
+    client_id: str
+    device: str
+    address: str
+    user_agent: str
+    created_at: int
+    last_seen_at: int
+    idle_expires_at: int
+    expires_at: int
+    current: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """How the sessions of one client live; holds for those opened from then on."""
+
+    absolute_timeout_s: int
+    idle_timeout_s: int = 0
+    """0: none."""
+    grace_ms: int = 10_000
+    """A retry of a refresh gets the same successor for so long; 0: never."""
+    max_sessions_per_subject: int = 0
+    """0: no limit."""
+    max_sessions_per_subject_and_client: int = 0
+    evict_oldest: bool = False
+    """At the limit: end the oldest session instead of refusing the new one."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """One partition of the store, as the replica that answers sees it."""
+
+    position: str
+    state: str
+    """"usable", "loading", "healing", "joining" or "unreachable"."""
+    waiting_for: tuple[str, ...]
+    """The members that its history waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """Health and state of the replica that answers."""
+
+    replica: str
+    version: str
+    partitions: tuple[PartitionStatus, ...]
+    entries: int
+    subscribers: int
+    store_ms: int
+    clock_skew_ms: int
+    """The replica's clock minus the store's."""
+    store: str
+    ack: str
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A service replica that the store's registry lists."""
+
+    id: str
+    partition: int
+    active: bool
+    confirmed: bool
+    last_seen_ms: int

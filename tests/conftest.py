@@ -1,0 +1,48 @@
+"""Fixtures of all tests: a clean store, and servers of one's own for fault tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import stores
+from tests.servers import NoServer, Servers
+
+
+def pytest_report_header() -> str:
+    return f"store of the tests: {stores.describe()}"
+
+
+@pytest.fixture(scope="session")
+def test_store(worker_id: str) -> Iterator[stores.TestStore]:
+    """The one server of this test process."""
+    try:
+        with stores.running(worker_id) as store:
+            yield store
+            if not store.ours:
+                store.empty()
+    except NoServer as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture
+def redis_url(test_store: stores.TestStore) -> str:
+    """URL of the store of the tests, emptied."""
+    test_store.empty()
+    return test_store.url
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    """Starts servers of this test's own; they end with it."""
+    with Servers(tmp_path / "servers") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def module_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """The same for the tests of one module together."""
+    with Servers(tmp_path_factory.mktemp("servers")) as running:
+        yield running
