@@ -11,6 +11,8 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass
 
+import structlog
+
 from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, ServiceError, Unavailable
 from revocation.replica import Fenced, NotReady, Replica, wall_ms
 from revocation.store import (
@@ -24,6 +26,8 @@ from revocation.store import (
     Store,
     StoreUnavailable,
 )
+
+log = structlog.get_logger("revocation.commit")
 
 MAX_ROWS = 500
 """Rows of one script, which blocks the store for about a millisecond."""
@@ -98,7 +102,8 @@ class Committer:
             await self._attempt(batch)
         except (NotReady, Fenced):
             await self._again(batch)
-        except StoreUnavailable:
+        except StoreUnavailable as error:
+            log.warning("commit_unanswered", partition=self._replica.index, operations=len(batch), error=str(error))
             self._replica.doubt()
             for waiting in batch:
                 self._fail(waiting, OutcomeUnknown("the store went away; retry with the same op id"))

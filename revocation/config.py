@@ -132,8 +132,9 @@ class Config(BaseSettings):
     _sources: dict[str, Source] = PrivateAttr(default_factory=dict)
     _warnings: tuple[str, ...] = PrivateAttr(default=())
 
+    # Secret as far as it holds a password: show only `redacted_url(...)` of it.
     redis_url: Annotated[str, AfterValidator(_store_url)] | None = Field(None, repr=False)
-    """URL of the store. Secret as far as it holds a password: show only `redacted_url(...)` of it."""
+    """URL of the store: redis://, rediss:// or unix://. Default: an embedded store."""
 
     embedded: bool = Field(default_factory=lambda earlier: earlier["redis_url"] is None)
     """Run a Valkey of its own in the data dir. Default: unless a store URL is given."""

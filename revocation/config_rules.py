@@ -23,7 +23,7 @@ ENV_PREFIX = "REVOCATION_"
 NO_FLAG = frozenset({"secret"})
 """Fields that only the environment gives: a command line is visible to every user of the machine."""
 
-_OF_OTHERS = frozenset({"ADDRESS", "REALM", "CA", "CERT", "KEY", "TOKEN", "TEST_REDIS_URL"})
+_OF_OTHERS = frozenset({"ADDRESS", "REALM", "CA", "CERT", "CERT_KEY", "TOKEN", "TEST_REDIS_URL"})
 """Variables of the client commands and of the tests: known, but not of this configuration."""
 
 

@@ -13,14 +13,17 @@ import contextlib
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+
+import structlog
 
 from revocation import healing
 from revocation.membership import Step, Timing, may_vouch, next_step, strikes, waiting_for
 from revocation.partition import Applied, Diverged, Partition
 from revocation.store import Closed, Durability, LogEntry, Registry, Standing, Store, StoreUnavailable
-from revocation.telemetry import log
+
+log = structlog.get_logger("revocation.replica")
 
 READ_COUNT = 512
 READ_BLOCK_MS = 1_000
@@ -59,7 +62,12 @@ class Replica:
     """One partition in one service process."""
 
     def __init__(
-        self, index: int, store: Store, options: ReplicaOptions, on_applied: Callable[[int, list[Applied]], None]
+        self,
+        index: int,
+        store: Store,
+        options: ReplicaOptions,
+        on_applied: Callable[[int, list[Applied]], None],
+        on_confirmed: Callable[[int], Awaitable[None]],
     ) -> None:
         self.index = index
         self.partition = Partition()
@@ -69,6 +77,7 @@ class Replica:
         self._store = store
         self._options = options
         self._on_applied = on_applied
+        self._on_confirmed = on_confirmed
         self._incarnation: int | None = None
         self._known: set[str] = {options.member}
         self._read_version = 0
@@ -105,6 +114,15 @@ class Replica:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((seq, future))
         await future
+
+    def waiting_for(self) -> list[str]:
+        """The members that the history waits for."""
+        return [] if self.state == "usable" else waiting_for(self.registry)
+
+    @property
+    def detect_ms(self) -> int:
+        """Silence after which a member is suspected."""
+        return self._options.timing.detect_ms
 
     def doubt(self) -> None:
         """Something was refused or failed: look at the registry now, not at the next heartbeat."""
@@ -250,6 +268,7 @@ class Replica:
         self.healing = False
         self._start_reading()
         self._on_applied(self.index, applied)
+        await self._on_confirmed(self.index)
         log.info("history_confirmed", partition=self.index, proposed=plan.proposed, learned=plan.learned)
         return 0.0
 

@@ -26,7 +26,6 @@ SENSITIVE: Final = frozenset(
         *("token", "access_token", "refresh_token", "id_token", "jwt", "authorization", "cookie", "bearer"),
         *("jti", "sid", "session_id", "subject", "sub", "client_id", "user", "username", "email", "claims"),
         *("password", "passphrase", "secret", "secrets", "key", "private_key", "realm_key", "credentials"),
-        *("address", "user_agent", "device"),
     }
 )
 """Keys whose values never reach a log, at any depth, whatever their case."""
@@ -101,7 +100,11 @@ def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> E
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Removes values of sensitive keys at any depth, and tokens and URL credentials from all text."""
-    return {key: REDACTED if _sensitive(key) else _clean(value) for key, value in event.items()}
+    return {
+        # `_record` is the logging module's own and is not rendered.
+        key: REDACTED if _sensitive(key) else value if key == "_record" else _clean(value)
+        for key, value in event.items()
+    }
 
 
 def _sensitive(key: object) -> bool:

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 from revocation.embedded import EmbeddedError, EmbeddedStore
+from revocation.telemetry import configure_logging
 
 
 def main() -> int:
@@ -19,6 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m revocation.embedded", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="directory of the store; made if absent")
     directory: Path = parser.parse_args().data_dir
+    configure_logging()
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())

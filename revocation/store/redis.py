@@ -123,7 +123,8 @@ class RedisStore:
     async def barrier(
         self, partition: int, who: Standing, caller_ms: int, durability: Durability
     ) -> Tail | Closed:
-        reply, copies = await self._durably("barrier", partition, [*_who(who), caller_ms, self._skew_ms], durability)
+        arguments = [*_who(who), caller_ms, self._skew_ms, durability.replicas]
+        reply, copies = await self._durably("barrier", partition, arguments, durability)
         return Closed(reply[0].decode()) if len(reply) == 1 else Tail(int(reply[1]), int(reply[2]), copies)
 
     async def beat(
@@ -185,7 +186,7 @@ class RedisStore:
         reply = await self._run("segments", partition, log_id, "", "tail")
         if closed := _closed(reply):
             return closed
-        pairs = zip(reply[3::2], (text.decode().split(" ") for text in reply[4::2]), strict=True)
+        pairs = zip(reply[3][::2], (text.decode().split(" ") for text in reply[3][1::2]), strict=True)
         realms = {realm.decode(): (int(seq), digest) for realm, (seq, digest) in pairs}
         return Heads(int(reply[1]), reply[2].decode(), realms)
 
@@ -211,6 +212,13 @@ class RedisStore:
                     f"the store was made with another master secret under the key id {kid!r}; give this replica the "
                     "same REVOCATION_SECRET as the others"
                 )
+
+    async def shared_secret(self, candidate: str) -> str:
+        """The master secret that replicas without a configured one share: the first candidate wins."""
+        key = self._key(0, "shared_secret")
+        await self._call(self._redis.setnx(key, candidate))
+        kept: bytes = await self._call(self._redis.get(key))
+        return kept.decode()
 
     # -- plumbing -----------------------------------------------------------------------------------------------
 
@@ -292,10 +300,10 @@ def _op_arguments(op: Op) -> list[Any]:
     for group in op.groups:
         if isinstance(group, Denials):
             for name, due, rows in split(group.kind, group.key_tag, group.rows):
-                groups += ["d", group.kind, group.key_tag, name, due, rows]
+                groups += ["d", int(group.kind), group.key_tag, name, due, rows]
                 count += 1
         else:
-            groups += ["c", group.kind, group.key_tag, group.horizon_s, SLOT_S, group.fingerprints]
+            groups += ["c", int(group.kind), group.key_tag, group.horizon_s, SLOT_S, group.fingerprints]
             count += 1
     return [op.realm, op.key, op.digest, count, *groups]
 

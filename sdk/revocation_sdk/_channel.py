@@ -247,6 +247,11 @@ class Endpoints:
             target = self._targets[self._index]
         return Endpoint(target, self._how)
 
+    def advance(self) -> None:
+        """Goes on to the next address."""
+        with self._lock:
+            self._index = (self._index + 1) % len(self._targets)
+
     def leave(self, endpoint: Endpoint) -> None:
         """Goes on to the next address, unless somebody else already did."""
         with self._lock:

@@ -13,8 +13,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-from revocation_sdk._lattice import FIRST_CUTOFF_KIND, Cutoff, Kind, RealmKey
-from revocation_sdk._packed import Packed
+from revocation_sdk._lattice import FIRST_CUTOFF_KIND, NEVER, Cutoff, Kind, RealmKey
 from revocation_sdk._recent import Recent
 from revocation_sdk._view import View
 
@@ -52,49 +51,37 @@ class Revoked(NamedTuple):
     since_ms: int
 
 
-class Glance(NamedTuple):
-    """What one table says of some facts, as far as its base goes: bases never change, so this is remembered."""
-
-    serial: int
-    prints: tuple[int, ...]
-    in_base: tuple[Cutoff, ...]
-
-
 class Prints:
     """The fingerprints of some facts, each worked out when a view first has a table for it."""
 
-    __slots__ = ("facts", "glances", "keys")
+    __slots__ = ("_by_table", "facts", "keys")
 
     def __init__(self, keys: tuple[RealmKey, ...], facts: Facts) -> None:
         self.keys = keys
         self.facts = facts
-        self.glances: dict[tuple[int, int], Glance] = {}
+        self._by_table: dict[tuple[int, int], list[int]] = {}
 
-    def glance(self, place: tuple[int, int], base: Packed) -> Glance:
-        """Looks into the base of the table of this kind and key tag."""
-        known = self.glances.get(place)
-        prints = self._make(*place) if known is None else known.prints
-        entries = tuple(entry for fp in prints if (entry := base.find(fp)) is not None)
-        glance = self.glances[place] = Glance(base.serial, prints, entries)
-        return glance
+    def of(self, place: tuple[int, int]) -> list[int]:
+        """What to look up in the table of this kind and key tag."""
+        prints = self._by_table.get(place)
+        if prints is None:
+            prints = self._by_table[place] = self._make(*place)
+        return prints
 
-    def _make(self, kind: int, tag: int) -> tuple[int, ...]:
-        names = _NAMES.get(kind)
+    def _make(self, number: int, tag: int) -> list[int]:
+        names = _NAMES.get(number)
         if names is None:  # a kind of a later version: skipped, says the contract
-            return ()
-        found = names(self.facts)
-        keys = [key for key in self.keys if key.tag == tag]
-        make = _shared_fingerprint if kind in _SHARED else RealmKey.fingerprint
-        return tuple(make(key, Kind(kind), *name) for key in keys for name in found)
+            return []
+        kind, found = _KINDS[number], names(self.facts)
+        make = _shared_fingerprint if number in _SHARED else RealmKey.fingerprint
+        return [make(key, kind, issuer, value) for key in self.keys if key.tag == tag for issuer, value in found]
 
 
 _prints: Recent[Facts, Prints] = Recent(_REMEMBERED)
 _shared: Recent[tuple[bytes, int, str | None, str], int] = Recent(_REMEMBERED)
 
 
-def judge(
-    view: View, keys: tuple[RealmKey, ...], facts: Facts, now: float, margin_s: float
-) -> Revoked | None:
+def judge(view: View, keys: tuple[RealmKey, ...], facts: Facts, now: float, margin_s: float) -> Revoked | None:
     """The verdict on one token. Of several reasons, the narrowest is named; any one suffices to refuse."""
     return judge_prints(view, prints_of(keys, facts), now, margin_s)
 
@@ -110,20 +97,13 @@ def prints_of(keys: tuple[RealmKey, ...], facts: Facts) -> Prints:
 
 def judge_prints(view: View, prints: Prints, now: float, margin_s: float) -> Revoked | None:
     """As `judge`, for somebody who keeps the fingerprints with the token."""
-    glances = prints.glances
     found: Revoked | None = None
     for place, table in view.tables().items():
-        base, delta = table.pair
-        glance = glances.get(place)
-        if glance is None or glance[0] != base.serial:
-            glance = prints.glance(place, base)
-        if delta:
-            for fp in glance[1]:
-                if fp in delta:
-                    found = _narrower(found, delta[fp], place[0], prints.facts, now, margin_s)
-        # An entry of the base that the delta has too kills no more than that one: the lattice only grows.
-        for entry in glance[2]:
-            found = _narrower(found, entry, place[0], prints.facts, now, margin_s)
+        find = table.find
+        for fp in prints.of(place):
+            entry = find(fp)
+            if entry is not None and _kills(entry, place[0], prints.facts, now, margin_s):
+                found = _narrower(found, Revoked(_KINDS[place[0]], entry.at_ms))
     return found
 
 
@@ -147,7 +127,7 @@ def versions_for(
         index = place[0] - FIRST_CUTOFF_KIND
         if index < 0:
             continue
-        for fp in prints.glance(place, table.pair.base).prints:
+        for fp in prints.of(place):
             entry = table.find(fp)
             if entry is not None and entry.expires_at > now:
                 highest[index] = max(highest[index], entry.version)
@@ -164,18 +144,14 @@ def versions_of(claim: object) -> Versions | None:
     return padded[0], padded[1], padded[2]
 
 
-def _narrower(
-    found: Revoked | None, entry: Cutoff, kind: int, facts: Facts, now: float, margin_s: float
-) -> Revoked | None:
-    if (found is None or kind < found.target) and _kills(entry, kind, facts, now, margin_s):
-        return Revoked(Kind(kind), entry.at_ms)
-    return found
+def _narrower(found: Revoked | None, other: Revoked) -> Revoked:
+    return other if found is None or other.target < found.target else found
 
 
 def _kills(entry: Cutoff, kind: int, facts: Facts, now: float, margin_s: float) -> bool:
     if kind < FIRST_CUTOFF_KIND:
-        return entry.expires_at > now
-    if entry.expires_at - margin_s <= now:
+        return entry.expires_at > now or entry.expires_at == NEVER
+    if entry.expires_at - margin_s <= now:  # an issuer looks until the very end: see versions_for
         return False
     if facts.versions is not None:
         return facts.versions[kind - FIRST_CUTOFF_KIND] < entry.version
@@ -218,12 +194,13 @@ _NAMES: dict[int, Callable[[Facts], Names]] = {
 }
 """The (issuer, value) pairs under which a token can be revoked, by kind of target."""
 
+_KINDS: dict[int, Kind] = {int(kind): kind for kind in Kind}
 _SHARED = frozenset((Kind.KEY, Kind.CLIENT, Kind.REALM))
 """Kinds whose values many tokens share: their fingerprints are remembered by themselves."""
 
 
 def _shared_fingerprint(key: RealmKey, kind: Kind, issuer: str | None, value: str) -> int:
-    name = (key.key, int(kind), issuer, value)
+    name = (key.key, kind, issuer, value)
     known = _shared.get(name)
     if known is None:
         known = key.fingerprint(kind, issuer, value)

@@ -21,7 +21,7 @@ from http.client import HTTPException, HTTPResponse
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from revocation_sdk._keys import MAX_KEYS, BadKey, Key, KeySet, make_key, public_from_jwk
+from revocation_sdk._keys import HMAC_BYTES, MAX_KEYS, BadKey, Key, KeySet, make_key, public_from_jwk, static_key
 from revocation_sdk.errors import ConfigError
 
 REFRESH_AFTER_S = 300.0
@@ -105,9 +105,7 @@ class _Flights:
 class JwksUrl:
     """Keys that an issuer publishes at a URL: https, or http on this host."""
 
-    def __init__(
-        self, url: str, algorithms: frozenset[str], *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, url: str, algorithms: frozenset[str], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._opener = _opener(url)
         self._url = url
         self._algorithms = algorithms
@@ -188,6 +186,28 @@ def parse_key_set(document: object, algorithms: frozenset[str], *, allow_secrets
         raise BadKeySet(f"more than {MAX_KEYS} keys")
     made = (_usable(entry, algorithms, allow_secrets) for entry in entries)
     return KeySet(key for key in made if key is not None)
+
+
+def key_source(
+    key: object,
+    jwks: object,
+    jwks_url: str | None,
+    key_id: str | None,
+    algorithms: frozenset[str],
+    clock: Callable[[], float],
+) -> KeySource:
+    """The one source that a verifier is set up with. Raises ConfigError."""
+    if sum(one is not None for one in (key, jwks, jwks_url)) != 1:
+        raise ConfigError("give exactly one of key=, jwks= and jwks_url=", reason="key")
+    if key is not None:
+        return StaticKeys(static_key(key, algorithms, key_id))
+    if key_id is not None:
+        raise ConfigError("key_id= names the key of key=; a key set names its keys by itself", reason="key")
+    if jwks_url is None:
+        return static_jwks(jwks, algorithms)
+    if algorithms & HMAC_BYTES.keys():
+        raise ConfigError("jwks_url: a secret that is published is none; use a public-key algorithm", reason="key")
+    return JwksUrl(jwks_url, algorithms, clock=clock)
 
 
 def static_jwks(document: object, algorithms: frozenset[str]) -> StaticKeys:

@@ -1,7 +1,8 @@
-"""Sorted, packed, immutable columns of entries: 12 bytes a denial and 28 a cutoff, plus half a byte of directory.
+"""Sorted, packed, immutable columns of entries: 12 bytes a denial and 28 a cutoff, plus less than one of directory.
 
-Fingerprints are uniformly random, so a directory over their top bits leads to a run of about eight entries, which
-bisection searches in C. numpy, where it is installed, only builds the columns faster; look-ups are the same code.
+Fingerprints are uniformly random, so a directory over their first bits leads to a run of a few entries, which
+bisection searches in C. What builds the columns is exchangeable: plain Python here, numpy in `_packed_fast`; what they
+build is the same, and so are look-ups. Pure: no I/O, no clock.
 """
 
 from __future__ import annotations
@@ -9,78 +10,171 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
-from itertools import count
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import compress
+from typing import Any, Protocol
 
-from revocation_sdk._lattice import CUTOFF, DENIAL, Cutoff
+from revocation_sdk._lattice import CUTOFF, DENIAL, NEVER, Cutoff
 
-_serials = count()
-_RUN = 8  # entries a directory slot leads to, on average
+Columns = Sequence["array[int]"]
+"""Fingerprints, expires_at and, of cutoffs, version and at_ms; parallel, one number an entry."""
+
+CODES = "QIQQ"
+CHUNK_BYTES = 128 * 1024
+_RUN = 8  # entries to a slot of the directory, on average: this at most, and half of it at least
 
 
 class Packed:
-    """An immutable table from fingerprint to entry."""
+    """An immutable table from fingerprint to entry, sorted by fingerprint.
 
-    __slots__ = ("_ats", "_directory", "_expires", "_fps", "_shift", "_versions", "serial")
+    It is a *segment*: all its fingerprints begin with the same `bits` bits, which the directory leaves out.
+    """
 
-    def __init__(self, fps: array[int], expires: array[int], versions: array[int], ats: array[int]) -> None:
-        self.serial = next(_serials)  # names this table for good, where an id() could be used again
-        self._fps, self._expires, self._versions, self._ats = fps, expires, versions, ats
-        bits = max(0, (len(fps) // _RUN).bit_length())
-        self._shift = 64 - bits
-        starts = ((slot << self._shift) for slot in range(1 << bits))
-        self._directory = array("I", (bisect_left(fps, start) for start in starts))
-        self._directory.append(len(fps))
+    __slots__ = ("_directory", "_expires", "_fps", "_mask", "_shift", "columns", "earliest")
+
+    def __init__(self, columns: Columns, bits: int, directory: array[int], earliest: int) -> None:
+        width = directory_width(len(columns[0]), bits)
+        self._shift, self._mask = 64 - bits - width, (1 << width) - 1
+        self._directory = directory
+        self._fps, self._expires = columns[0], columns[1]
+        self.columns = columns
+        self.earliest = earliest
 
     def find(self, fp: int) -> Cutoff | None:
-        """The entry of a fingerprint."""
-        slot = fp >> self._shift
+        """The entry of a fingerprint. A denial is a cutoff whose version and time are zero."""
         directory = self._directory
+        slot = (fp >> self._shift) & self._mask
         stop = directory[slot + 1]
         index = bisect_left(self._fps, fp, directory[slot], stop)
         if index == stop or self._fps[index] != fp:
             return None
-        if not self._versions:
+        if len(self.columns) == 2:
             return Cutoff(self._expires[index], 0, 0)
-        return Cutoff(self._expires[index], self._versions[index], self._ats[index])
-
-    def joined(self, rows: bytes, delta: Mapping[int, Cutoff], cutoffs: bool, expired_by: int = -1) -> Packed:
-        """A table of this one, the delta and the rows: the lattice join, without what expired by then."""
-        merged = dict(self._items())
-        merged.update(delta)
-        for fp, *values in (CUTOFF if cutoffs else DENIAL).iter_unpack(rows):
-            known = merged.get(fp)
-            new = Cutoff(*values) if cutoffs else Cutoff(values[0], 0, 0)
-            merged[fp] = new if known is None else Cutoff(*map(max, known, new))
-        order = sorted(fp for fp, entry in merged.items() if entry.expires_at > expired_by)
-        return Packed(
-            array("Q", order),
-            array("I", (merged[fp].expires_at for fp in order)),
-            array("Q", (merged[fp].version for fp in order) if cutoffs else ()),
-            array("Q", (merged[fp].at_ms for fp in order) if cutoffs else ()),
-        )
-
-    def chunks(self, size: int, cutoffs: bool) -> Iterator[bytes]:
-        """The table as rows, in pieces of about `size` bytes."""
-        row = CUTOFF if cutoffs else DENIAL
-        step = size // row.size
-        columns = (self._fps, self._expires) + ((self._versions, self._ats) if cutoffs else ())
-        for start in range(0, len(self._fps), step):
-            parts = zip(*(column[start : start + step] for column in columns), strict=True)
-            yield b"".join(row.pack(*values) for values in parts)
-
-    def _items(self) -> Iterator[tuple[int, Cutoff]]:
-        if self._versions:
-            columns = zip(self._fps, self._expires, self._versions, self._ats, strict=True)
-            return ((fp, Cutoff(exp, version, at)) for fp, exp, version, at in columns)
-        return ((fp, Cutoff(exp, 0, 0)) for fp, exp in zip(self._fps, self._expires, strict=True))
+        return Cutoff(*[column[index] for column in self.columns[1:]])
 
     def __len__(self) -> int:
         return len(self._fps)
 
     def __sizeof__(self) -> int:
-        columns = (self._fps, self._expires, self._versions, self._ats, self._directory)
-        return sum(map(sys.getsizeof, columns))
+        return object.__sizeof__(self) + sum(map(sys.getsizeof, (*self.columns, self._directory)))
 
 
-EMPTY = Packed(array("Q"), array("I"), array("Q"), array("Q"))
+def directory_width(length: int, bits: int) -> int:
+    """How many bits, behind the `bits` of the segment, number the slots of a directory."""
+    return min((length // _RUN).bit_length(), 64 - bits)
+
+
+class Builder(Protocol):
+    """Makes packed tables. All builders make the same of the same.
+
+    A segment is halved beyond `capacity` entries and rewritten after at most `delta` changes.
+    """
+
+    capacity: int
+    delta: int
+
+    def split(self, parts: list[bytes], cutoffs: bool, bits: int) -> Iterable[tuple[int, Any]]:
+        """The entries of `parts`, which are rows without headers, by segment, in the form that `join` takes."""
+
+    def join(self, base: Packed, new: Any, bits: int) -> Packed:
+        """The lattice join of a segment and what `split` found for it, duplicates included."""
+
+    def live(self, base: Packed, now: int, bits: int) -> Packed:
+        """The segment without what expires at `now` or before."""
+
+    def halves(self, base: Packed, middle: int, bits: int) -> tuple[Packed, Packed]:
+        """What is below `middle` and what is not, as segments of `bits` bits."""
+
+    def sieve(self, base: Packed, bits: int) -> bytearray:
+        """2**bits bits; bit fp mod 2**bits is set for each entry."""
+
+    def rows(self, base: Packed) -> Iterator[bytes]:
+        """The segment as rows without headers, in pieces of about CHUNK_BYTES."""
+
+
+class PureBuilder:
+    """Plain Python: exact, slower, and in small segments, so that no step keeps readers waiting for long."""
+
+    def __init__(self, capacity: int = 4096, delta: int = 128) -> None:
+        self.capacity, self.delta = capacity, delta
+
+    def split(self, parts: list[bytes], cutoffs: bool, bits: int) -> Iterable[tuple[int, list[array[int]]]]:
+        """See Builder."""
+        found: dict[int, list[array[int]]] = {}
+        row, codes = (CUTOFF, CODES) if cutoffs else (DENIAL, CODES[:2])
+        for rows in parts:
+            for entry in row.iter_unpack(rows):
+                slot = entry[0] >> (64 - bits)
+                if slot not in found:
+                    found[slot] = [array(code) for code in codes]
+                for column, value in zip(found[slot], entry, strict=True):
+                    column.append(value)
+        return found.items()
+
+    def join(self, base: Packed, new: list[array[int]], bits: int) -> Packed:
+        """See Builder."""
+        fps, *values = columns = [column[:] for column in base.columns]
+        for fp, *entry in zip(*new, strict=True):
+            index = bisect_left(fps, fp)
+            if index < len(fps) and fps[index] == fp:
+                for column, value in zip(values, entry, strict=True):
+                    column[index] = max(column[index], value)
+            else:
+                for column, value in zip(columns, (fp, *entry), strict=True):
+                    column.insert(index, value)
+        return _packed(columns, bits)
+
+    def live(self, base: Packed, now: int, bits: int) -> Packed:
+        """See Builder."""
+        keep = [expires_at > now for expires_at in base.columns[1]]
+        return _packed([array(column.typecode, compress(column, keep)) for column in base.columns], bits)
+
+    def halves(self, base: Packed, middle: int, bits: int) -> tuple[Packed, Packed]:
+        """See Builder."""
+        cut = bisect_left(base.columns[0], middle)
+        low, high = ([column[part] for column in base.columns] for part in (slice(cut), slice(cut, None)))
+        return _packed(low, bits), _packed(high, bits)
+
+    def sieve(self, base: Packed, bits: int) -> bytearray:
+        """See Builder."""
+        sieve, mask = bytearray(1 << (bits - 3)), (1 << (bits - 3)) - 1
+        for fp in base.columns[0]:
+            sieve[(fp >> 3) & mask] |= 1 << (fp & 7)
+        return sieve
+
+    def rows(self, base: Packed) -> Iterator[bytes]:
+        """See Builder."""
+        row = DENIAL if len(base.columns) == 2 else CUTOFF
+        step = CHUNK_BYTES // row.size
+        for start in range(0, len(base), step):
+            yield b"".join(map(row.pack, *(column[start : start + step] for column in base.columns)))
+
+
+def _packed(columns: Columns, bits: int) -> Packed:
+    fps, *_ = columns = [column[:] for column in columns]  # a copy has no room to grow, which would be wasted
+    width = directory_width(len(fps), bits)
+    step = 1 << (64 - bits - width)
+    first = fps[0] & -(step << width) if fps else 0
+    directory = array("I", [0])
+    for slot in range(1, 1 << width):
+        directory.append(bisect_left(fps, first + slot * step, directory[-1]))
+    directory.append(len(fps))
+    return Packed(columns, bits, directory[:], min(columns[1], default=NEVER))
+
+
+_EMPTY_DENIALS = _packed([array(code) for code in CODES[:2]], 0)
+_EMPTY_CUTOFFS = _packed([array(code) for code in CODES], 0)
+
+
+def empty(cutoffs: bool) -> Packed:
+    """The segment without entries; it serves for any number of bits."""
+    return _EMPTY_CUTOFFS if cutoffs else _EMPTY_DENIALS
+
+
+def best_builder() -> Builder:
+    """The fastest builder that is installed."""
+    try:
+        from revocation_sdk._packed_fast import NumpyBuilder
+    except ImportError:
+        return PureBuilder()
+    return NumpyBuilder()

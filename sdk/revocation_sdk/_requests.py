@@ -8,57 +8,22 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from revocation_api.v1 import revocation_pb2, session_pb2
+from revocation_api.v1 import revocation_pb2
 from revocation_api.v1.revocation_pb2_grpc import RevocationServiceStub
-from revocation_api.v1.session_pb2_grpc import SessionServiceStub
 from revocation_sdk import _wire
+from revocation_sdk._compact import read_claims, take_apart
 from revocation_sdk._judge import Facts
+from revocation_sdk._operation import Operation, build
 from revocation_sdk._position import decode_positions
-from revocation_sdk._token import name_of
 from revocation_sdk.errors import InvalidRequest
-from revocation_sdk.types import (
-    ClientSettings,
-    Grant,
-    Member,
-    Receipt,
-    ServiceStatus,
-    SessionInfo,
-    Versions,
-)
+from revocation_sdk.types import Member, Receipt, ServiceStatus, Versions
 
 T = TypeVar("T")
-M = TypeVar("M", bound=Message)
 MAX_BATCH = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Operation(Generic[T]):
-    """One unary call."""
-
-    stub: type[Any]
-    method: str
-    request: Any
-    read: Callable[[Any], T]
-    mutates: bool = False
-    op_id: str = ""
-    """Its repetitions carry the same."""
-    rows: bool = False
-    """The answer has rows, which belong into the caller's own view."""
-
-
-def _build(kind: type[M], **fields: Any) -> M:
-    """A protobuf message from what a user gave; None is absent."""
-    try:
-        return kind(**{name: value for name, value in fields.items() if value is not None})
-    except (TypeError, ValueError) as error:
-        raise InvalidRequest(
-            f"{kind.DESCRIPTOR.name}: a value of the wrong type or range", reason="invalid_field"
-        ) from error
 
 
 def seconds(expires_at: float) -> int:
@@ -102,13 +67,13 @@ class Requests:
         if token is not None:
             if issuer is not None or expires_at is not None:
                 raise InvalidRequest("a token names its issuer and expiry by itself", field="token")
-            name = name_of(token)
-            jti, issuer, expires_at = name.token_id, name.issuer, name.expires_at
+            named = read_claims(take_apart(token), None, "client_id", 0)
+            jti, issuer, expires_at = named.facts.token_id, named.facts.issuer, named.expires_at
         elif expires_at is None:
             raise InvalidRequest("jti= needs expires_at=", field="expires_at")
         else:
             issuer = self._or_default(issuer)
-        target = _build(revocation_pb2.TokenTarget, jti=jti, issuer=issuer, expires_at=seconds(expires_at))
+        target = build(revocation_pb2.TokenTarget, jti=jti, issuer=issuer, expires_at=seconds(expires_at))
         return self._revoke(op_id, reason, token=target)
 
     def revoke_tokens(
@@ -116,11 +81,11 @@ class Requests:
     ) -> Operation[Receipt]:
         """Many tokens of one issuer."""
         item = revocation_pb2.BatchRevokeTokensRequest.Item
-        items = [_build(item, jti=jti, expires_at=seconds(expires_at)) for jti, expires_at in tokens]
+        items = [build(item, jti=jti, expires_at=seconds(expires_at)) for jti, expires_at in tokens]
         if not 0 < len(items) <= MAX_BATCH:
             raise InvalidRequest(f"1 to {MAX_BATCH} tokens at once, not {len(items)}", field="items")
         op_id = op_id or self._new_op_id()
-        request = _build(
+        request = build(
             revocation_pb2.BatchRevokeTokensRequest,
             realm=self._realm,
             issuer=self._or_default(issuer),
@@ -132,17 +97,17 @@ class Requests:
 
     def revoke_session(self, sid: str, issuer: str | None, op_id: str | None, reason: str) -> Operation[Receipt]:
         """All tokens of a session."""
-        target = _build(revocation_pb2.SessionTarget, sid=sid, issuer=self._or_default(issuer))
+        target = build(revocation_pb2.SessionTarget, sid=sid, issuer=self._or_default(issuer))
         return self._revoke(op_id, reason, session=target)
 
     def revoke_subject(self, subject: str, issuer: str | None, op_id: str | None, reason: str) -> Operation[Receipt]:
         """All tokens and sessions of a subject until now."""
-        target = _build(revocation_pb2.SubjectTarget, subject=subject, issuer=self._or_default(issuer))
+        target = build(revocation_pb2.SubjectTarget, subject=subject, issuer=self._or_default(issuer))
         return self._revoke(op_id, reason, subject=target)
 
     def revoke_client(self, client_id: str, issuer: str | None, op_id: str | None, reason: str) -> Operation[Receipt]:
         """All tokens and sessions of a client until now."""
-        target = _build(revocation_pb2.ClientTarget, client_id=client_id, issuer=self._or_default(issuer))
+        target = build(revocation_pb2.ClientTarget, client_id=client_id, issuer=self._or_default(issuer))
         return self._revoke(op_id, reason, client=target)
 
     def revoke_key(
@@ -154,7 +119,7 @@ class Requests:
         if thumbprint is not None and issuer is not None:
             raise InvalidRequest("a thumbprint names a key by itself, without an issuer", field="issuer")
         issuer = self._or_default(issuer) if kid is not None else None
-        target = _build(revocation_pb2.KeyTarget, kid=kid, thumbprint=thumbprint, issuer=issuer)
+        target = build(revocation_pb2.KeyTarget, kid=kid, thumbprint=thumbprint, issuer=issuer)
         return self._revoke(op_id, reason, key=target)
 
     def revoke_realm(self, op_id: str | None, reason: str) -> Operation[Receipt]:
@@ -163,14 +128,14 @@ class Requests:
 
     def _revoke(self, op_id: str | None, reason: str, **target: Message) -> Operation[Receipt]:
         op_id = op_id or self._new_op_id()
-        request = _build(revocation_pb2.RevokeRequest, realm=self._realm, op_id=op_id, reason=reason, **target)
+        request = build(revocation_pb2.RevokeRequest, realm=self._realm, op_id=op_id, reason=reason, **target)
         return _mutation("Revoke", request, _wire.receipt, op_id)
 
     # Questions
 
     def check(self, facts: Facts, not_older_than: str | None) -> Operation[revocation_pb2.CheckResponse]:
         """Whether a token with these facts is revoked, by the service's knowledge."""
-        request = _build(
+        request = build(
             revocation_pb2.CheckRequest,
             realm=self._realm,
             issuer=facts.issuer,
@@ -190,7 +155,7 @@ class Requests:
 
     def get_version(self, subject: str, client_id: str | None, issuer: str | None) -> Operation[Versions]:
         """The versions to mint."""
-        request = _build(
+        request = build(
             revocation_pb2.GetVersionRequest,
             realm=self._realm,
             issuer=self._or_default(issuer),
@@ -211,142 +176,11 @@ class Requests:
 
     def strike_member(self, member_id: str) -> Operation[None]:
         """Takes a silent member off the registry by force."""
-        request = _build(revocation_pb2.StrikeMemberRequest, id=member_id)
+        request = build(revocation_pb2.StrikeMemberRequest, id=member_id)
         return Operation(RevocationServiceStub, "StrikeMember", request, _nothing, mutates=True)
-
-    # Sessions
-
-    def open_session(
-        self,
-        subject: str,
-        *,
-        issuer: str | None,
-        client_id: str | None,
-        device: session_pb2.Device,
-        access_token_life: int,
-        op_id: str | None,
-    ) -> Operation[Grant]:
-        """Opens a session."""
-        op_id = op_id or self._new_op_id()
-        request = _build(
-            session_pb2.OpenSessionRequest,
-            realm=self._realm,
-            subject=subject,
-            issuer=self._or_default(issuer),
-            client_id=client_id,
-            device=device,
-            access_token_life_s=access_token_life,
-            op_id=op_id,
-        )
-        return _session_call("OpenSession", request, _wire.grant, op_id=op_id, rows=True)
-
-    def refresh_session(
-        self, refresh_token: str, device: session_pb2.Device, access_token_life: int
-    ) -> Operation[Grant]:
-        """Exchanges a refresh token. Repeating it is safe inside the grace window, and no worse than a loss after."""
-        request = _build(
-            session_pb2.RefreshSessionRequest,
-            realm=self._realm,
-            refresh_token=refresh_token,
-            access_token_life_s=access_token_life,
-            device=device,
-        )
-        return _session_call("RefreshSession", request, _wire.grant, mutates=True, rows=True)
-
-    def get_session(self, session: str, subject: str | None, issuer: str | None) -> Operation[SessionInfo]:
-        """One session, by its id, or by its handle and subject."""
-        request = _build(
-            session_pb2.GetSessionRequest,
-            realm=self._realm,
-            sid=session,
-            subject=subject,
-            issuer=self._or_default(issuer),
-        )
-        return _session_call("GetSession", request, _wire.session)
-
-    def list_sessions(
-        self, subject: str, issuer: str | None, current: str | None, page: str
-    ) -> Operation[tuple[list[SessionInfo], str]]:
-        """One page of the live sessions of a subject."""
-        request = _build(
-            session_pb2.ListSessionsRequest,
-            realm=self._realm,
-            subject=subject,
-            issuer=self._or_default(issuer),
-            current=current,
-            page_token=page,
-        )
-        return _session_call("ListSessions", request, _wire.session_page)
-
-    def end_session(
-        self, session: str, subject: str | None, issuer: str | None, op_id: str | None, reason: str
-    ) -> Operation[Receipt]:
-        """Ends a session, by its id, or by its handle and subject."""
-        op_id = op_id or self._new_op_id()
-        request = _build(
-            session_pb2.EndSessionRequest,
-            realm=self._realm,
-            sid=session,
-            subject=subject,
-            issuer=self._or_default(issuer),
-            op_id=op_id,
-            reason=reason,
-        )
-        return _session_call("EndSession", request, _wire.receipt, op_id=op_id, rows=True)
-
-    def end_other_sessions(
-        self, subject: str, keep: str, issuer: str | None, access_token_life: int, op_id: str | None
-    ) -> Operation[Grant]:
-        """Ends all sessions of a subject but one, which gets a new grant."""
-        op_id = op_id or self._new_op_id()
-        request = _build(
-            session_pb2.EndOtherSessionsRequest,
-            realm=self._realm,
-            subject=subject,
-            issuer=self._or_default(issuer),
-            keep=keep,
-            op_id=op_id,
-            access_token_life_s=access_token_life,
-        )
-        return _session_call("EndOtherSessions", request, _wire.grant, op_id=op_id, rows=True)
-
-    def touch_session(self, sid: str) -> Operation[SessionInfo]:
-        """Says that a session is in use."""
-        request = _build(session_pb2.TouchSessionRequest, realm=self._realm, sid=sid)
-        return _session_call("TouchSession", request, _wire.session)
-
-    def set_client_settings(self, client_id: str, settings: ClientSettings) -> Operation[ClientSettings]:
-        """Settings of the sessions of one client."""
-        kind = session_pb2.ClientSettings
-        message = _build(
-            kind,
-            absolute_timeout_s=settings.absolute_timeout_s,
-            idle_timeout_s=settings.idle_timeout_s,
-            grace_ms=settings.grace_ms,
-            max_sessions_per_subject=settings.max_sessions_per_subject,
-            max_sessions_per_subject_and_client=settings.max_sessions_per_subject_and_client,
-            overflow=kind.EVICT_OLDEST if settings.evict_oldest else kind.DENY,
-        )
-        request = _build(session_pb2.SetClientSettingsRequest, realm=self._realm, client_id=client_id, settings=message)
-        return _session_call("SetClientSettings", request, _wire.client_settings, mutates=True)
-
-    def get_client_settings(self, client_id: str) -> Operation[ClientSettings]:
-        """Settings of the sessions of one client."""
-        request = _build(session_pb2.GetClientSettingsRequest, realm=self._realm, client_id=client_id)
-        return _session_call("GetClientSettings", request, _wire.client_settings)
 
     def _or_default(self, issuer: str | None) -> str | None:
         return self._issuer if issuer is None else issuer
-
-
-def device(label: str | None, address: str | None, user_agent: str | None) -> session_pb2.Device:
-    """Display data of a session, cut to what the service takes."""
-    return session_pb2.Device(label=_cut(label, 128), address=_cut(address, 128), user_agent=_cut(user_agent, 256))
-
-
-def _cut(text: str | None, size: int) -> str:
-    """At most `size` bytes of UTF-8, whole characters; what cannot be encoded is replaced."""
-    return (text or "").encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
 
 
 def _demand(position: str | None) -> revocation_pb2.Positions | None:
@@ -360,18 +194,6 @@ def _demand(position: str | None) -> revocation_pb2.Positions | None:
 
 def _mutation(method: str, request: Message, read: Callable[[Any], T], op_id: str) -> Operation[T]:
     return Operation(RevocationServiceStub, method, request, read, mutates=True, op_id=op_id, rows=True)
-
-
-def _session_call(
-    method: str,
-    request: Message,
-    read: Callable[[Any], T],
-    *,
-    op_id: str = "",
-    mutates: bool = False,
-    rows: bool = False,
-) -> Operation[T]:
-    return Operation(SessionServiceStub, method, request, read, mutates or bool(op_id), op_id, rows)
 
 
 def _same(response: T) -> T:

@@ -1,93 +1,160 @@
 """The view: every live entry of a realm, packed in memory, exact.
 
 Pure: no I/O, no clock; `now` comes in as an argument, in seconds. One writer at a time, any number of readers without
-a lock: each table publishes one reference to a (base, delta) pair. A published base never changes, a published delta
-only gains entries, and compaction publishes a new pair, so a reader sees either all of the old or all of the new.
-Merging is the lattice join of the contract: what a view has learned it loses only by expiry.
+a lock. A table is cut into segments by the first bits of the fingerprint; each segment publishes one reference to a
+(base, delta) pair. A published base never changes, a published delta only gains entries, and compaction publishes a
+new pair, so a reader sees either all of the old or all of the new, and nothing ever stops it. Merging is the lattice
+join of the contract: what a view has learned it loses only by expiry.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
+from struct import Struct
 from typing import NamedTuple
 
 from revocation_sdk._lattice import (
     CUTOFF,
     DENIAL,
     FIRST_CUTOFF_KIND,
+    NEVER,
     Cutoff,
     Group,
     Kind,
     join_groups,
     parse_groups,
 )
-from revocation_sdk._packed import EMPTY, Packed
-
-_CHUNK_BYTES = 128 * 1024
-_DELTA_FLOOR = 2048
+from revocation_sdk._packed import Builder, Packed, best_builder, empty
 
 
-class _Pair(NamedTuple):
+class _Segment(NamedTuple):
+    mask: int
+    sieve: bytearray
+    """A bit for every fingerprint of base and delta. Nearly all look-ups are for something that nobody revoked,
+    and end here: a bit that is not set means that."""
     base: Packed
     delta: dict[int, Cutoff]
+    """What came since the base was built, already joined with it."""
 
 
 class _Table:
     """The entries of one kind under one key. A denial is a cutoff whose version and time are zero."""
 
-    __slots__ = ("_cutoffs", "pair")
+    __slots__ = ("_added", "_builder", "_cutoffs", "_earliest", "state")
 
-    def __init__(self, cutoffs: bool) -> None:
-        self._cutoffs = cutoffs
-        self.pair = _Pair(EMPTY, {})
+    def __init__(self, builder: Builder, cutoffs: bool) -> None:
+        self._builder, self._cutoffs = builder, cutoffs
+        self.state = (64, [self._segment(empty(cutoffs))])
+        """By how much to shift a fingerprint to get the number of its segment, and the segments."""
+        self._added = [0]
+        """By segment, how many entries of its delta are not in its base."""
+        self._earliest = NEVER
+        """Nothing expires before this."""
 
     def find(self, fp: int) -> Cutoff | None:
-        base, delta = self.pair
+        shift, segments = self.state
+        mask, sieve, base, delta = segments[fp >> shift]
+        if not sieve[(fp >> 3) & mask] >> (fp & 7) & 1:
+            return None
         return delta.get(fp) or base.find(fp)
 
-    def merge(self, rows: bytes) -> None:
-        base, delta = self.pair
-        size = len(rows) // (CUTOFF.size if self._cutoffs else DENIAL.size)
-        if size > max(_DELTA_FLOOR, len(base) // 8):
-            self.pair = _Pair(base.joined(rows, delta, self._cutoffs), {})
+    def would_change(self, item: tuple[int, Cutoff]) -> bool:
+        fp, entry = item
+        known = self.find(fp)
+        return known is None or _join(known, entry) != known
+
+    def merge(self, parts: list[bytes]) -> None:
+        """Joins rows without headers: few into the deltas, many into the bases."""
+        count = sum(map(len, parts)) // _row(self._cutoffs).size
+        if count > self._builder.delta * len(self.state[1]):
+            self._grow(len(self) + count)
+            self._merge_bulk(parts)
+        else:
+            for rows in parts:
+                for fp, entry in _entries(rows, self._cutoffs):
+                    self._merge_one(fp, entry)
+
+    def _merge_bulk(self, parts: list[bytes]) -> None:
+        shift, segments = self.state
+        for slot, new in self._builder.split(parts, self._cutoffs, 64 - shift):
+            base = self._joined(segments[slot], 64 - shift)
+            self._publish(slot, self._builder.join(base, new, 64 - shift))
+
+    def _merge_one(self, fp: int, entry: Cutoff) -> None:
+        shift, segments = self.state
+        slot = fp >> shift
+        mask, sieve, base, delta = segments[slot]
+        known = self.find(fp)
+        if known is None:
+            self._added[slot] += 1
+        elif (entry := _join(known, entry)) == known:
             return
-        for fp, entry in _entries(rows, self._cutoffs):
-            known = delta.get(fp) or base.find(fp)
-            if known is None:
-                delta[fp] = entry
-            elif (better := _join(known, entry)) != known:
-                delta[fp] = better
-        if len(delta) > max(_DELTA_FLOOR, len(base) // 8):
-            self.pair = _Pair(base.joined(b"", delta, self._cutoffs), {})
+        sieve[(fp >> 3) & mask] |= 1 << (fp & 7)  # before the entry, so that no reader misses it
+        delta[fp] = entry
+        self._earliest = min(self._earliest, entry.expires_at)
+        if len(delta) > min(self._builder.delta, 256 + len(base) // 16):
+            self._publish(slot, self._joined(segments[slot], 64 - shift))
+            self._grow(len(self))
 
     def drop_expired(self, now: int) -> None:
-        base, delta = self.pair
-        self.pair = _Pair(base.joined(b"", delta, self._cutoffs, expired_by=now), {})
+        if now < self._earliest:
+            return
+        shift, segments = self.state
+        for slot, segment in enumerate(segments):
+            if _earliest(segment) <= now:
+                base = self._joined(segment, 64 - shift)
+                self._publish(slot, self._builder.live(base, now, 64 - shift))
+        self._earliest = min(map(_earliest, segments))
 
     def chunks(self) -> Iterator[bytes]:
-        if self.pair.delta:
-            base, delta = self.pair
-            self.pair = _Pair(base.joined(b"", delta, self._cutoffs), {})
-        return self.pair.base.chunks(_CHUNK_BYTES, self._cutoffs)
+        shift, segments = self.state
+        for segment in segments:
+            yield from self._builder.rows(self._joined(segment, 64 - shift))
 
     def __len__(self) -> int:
-        base, delta = self.pair
-        return len(base) + sum(1 for fp in tuple(delta) if base.find(fp) is None)
+        return sum(len(segment.base) for segment in self.state[1]) + sum(self._added)
+
+    def _segment(self, base: Packed) -> _Segment:
+        bits = (len(base) + 64).bit_length() + 3  # 8 to 16 for each entry
+        return _Segment((1 << (bits - 3)) - 1, self._builder.sieve(base, bits), base, {})
+
+    def _joined(self, segment: _Segment, bits: int) -> Packed:
+        """The base and the delta as one. Copies the delta first, to be of use beside the writer as well."""
+        base = segment.base
+        delta = _rows(segment.delta.copy().items(), self._cutoffs)
+        for _, new in self._builder.split([delta], self._cutoffs, 0):
+            base = self._builder.join(base, new, bits)
+        return base
+
+    def _publish(self, slot: int, base: Packed) -> None:
+        """The one place where a reader's world changes: one reference, from the old segment to the new."""
+        self.state[1][slot] = self._segment(base)
+        self._added[slot] = 0
+        self._earliest = min(self._earliest, base.earliest)
+
+    def _grow(self, length: int) -> None:
+        """Halves all segments until they have room for `length` entries."""
+        while length > self._builder.capacity * len(self.state[1]):
+            shift, segments = self.state
+            halves: list[_Segment] = []
+            for slot, segment in enumerate(segments):
+                base, middle = self._joined(segment, 64 - shift), (2 * slot + 1) << (shift - 1)
+                halves += map(self._segment, self._builder.halves(base, middle, 65 - shift))
+            self._added = [0] * len(halves)
+            self.state = (shift - 1, halves)
 
 
 class View:
     """Every live entry of one realm."""
 
-    def __init__(self) -> None:
+    def __init__(self, builder: Builder | None = None) -> None:
+        self._builder = builder or best_builder()
         self._tables: dict[tuple[int, int], _Table] = {}
 
     def denied(self, kind: Kind, key_tag: int, fp: int, now: float) -> bool:
         """Whether a token, session or signing key is revoked at `now`."""
-        table = self._tables.get((kind, key_tag))
-        if table is None:
-            return False
-        entry = table.find(fp)
-        return entry is not None and entry.expires_at > now
+        return self.cutoff(kind, key_tag, fp, now) is not None
 
     def cutoff(self, kind: Kind, key_tag: int, fp: int, now: float) -> Cutoff | None:
         """The cutoff of a subject, client or realm that is in force at `now`."""
@@ -95,25 +162,34 @@ class View:
         if table is None:
             return None
         entry = table.find(fp)
-        return entry if entry is not None and entry.expires_at > now else None
+        if entry is None or (entry.expires_at <= now and entry.expires_at != NEVER):
+            return None
+        return entry
 
     def tables(self) -> Mapping[tuple[int, int], _Table]:
-        """The tables by (kind, key tag), as published now; a merge publishes a new mapping. For verdicts."""
+        """The tables by (kind, key tag), as published now; a new table comes with a new mapping. For verdicts."""
         return self._tables
 
-    def merge(self, rows: bytes) -> None:
+    def merge(self, *parts: bytes) -> None:
         """Joins rows into the view. Raises MalformedRows, and then nothing was changed."""
-        for kind, key_tag, packed in tuple(parse_groups(rows)):
-            if packed:
-                self._table(kind, key_tag).merge(packed)
+        found: dict[tuple[int, int], list[bytes]] = {}
+        for part in parts:
+            for kind, key_tag, rows in parse_groups(part):
+                if rows:
+                    found.setdefault((kind, key_tag), []).append(rows)
+        for (kind, key_tag), packed in found.items():
+            self._table(kind, key_tag).merge(packed)
 
     def drop_expired(self, now: float) -> None:
-        """Forgets what expired at or before `now`, which must be the *smaller* of the clocks one knows."""
+        """Forgets what expired at or before `now`, which must be the *smaller* of the clocks one knows.
+
+        Costs nothing if nothing is due, else a pass over the segments in which something is.
+        """
         for table in tuple(self._tables.values()):
-            table.drop_expired(int(now))
+            table.drop_expired(math.floor(min(now, NEVER - 1)))
 
     def chunks(self) -> Iterator[bytes]:
-        """All entries as rows, in chunks of about 128 KiB, each parseable by itself. For the writer."""
+        """All entries as rows, in chunks of about 128 KiB, each parseable by itself. Changes nothing."""
         for (kind, key_tag), table in sorted(self._tables.items()):
             for rows in table.chunks():
                 yield join_groups([Group(kind, key_tag, rows)])
@@ -131,7 +207,7 @@ class View:
     def _table(self, kind: int, key_tag: int) -> _Table:
         table = self._tables.get((kind, key_tag))
         if table is None:
-            table = _Table(cutoffs=kind >= FIRST_CUTOFF_KIND)
+            table = _Table(self._builder, cutoffs=kind >= FIRST_CUTOFF_KIND)
             # A copy, so that a reader that iterates never meets a dict that changes its size.
             self._tables = {**self._tables, (kind, key_tag): table}
         return table
@@ -142,15 +218,15 @@ def rows_missing(view: View, rows: bytes) -> bytes:
     missing: list[Group] = []
     for kind, key_tag, packed in parse_groups(rows):
         cutoffs = kind >= FIRST_CUTOFF_KIND
-        size = CUTOFF.size if cutoffs else DENIAL.size
-        table = view._table(kind, key_tag)
-        kept = bytearray()
-        for index, (fp, entry) in enumerate(_entries(packed, cutoffs)):
-            known = table.find(fp)
-            if known is None or _join(known, entry) != known:
-                kept += packed[index * size : (index + 1) * size]
-        missing.append(Group(kind, key_tag, bytes(kept)))
+        table = view._tables.get((kind, key_tag))
+        if table is not None:
+            packed = _rows(filter(table.would_change, _entries(packed, cutoffs)), cutoffs)
+        missing.append(Group(kind, key_tag, packed))
     return join_groups(missing)
+
+
+def _row(cutoffs: bool) -> Struct:
+    return CUTOFF if cutoffs else DENIAL
 
 
 def _entries(rows: bytes, cutoffs: bool) -> Iterable[tuple[int, Cutoff]]:
@@ -159,5 +235,16 @@ def _entries(rows: bytes, cutoffs: bool) -> Iterable[tuple[int, Cutoff]]:
     return ((fp, Cutoff(exp, 0, 0)) for fp, exp in DENIAL.iter_unpack(rows))
 
 
+def _rows(entries: Iterable[tuple[int, Cutoff]], cutoffs: bool) -> bytes:
+    """The inverse of _entries."""
+    if cutoffs:
+        return b"".join(CUTOFF.pack(fp, *entry) for fp, entry in entries)
+    return b"".join(DENIAL.pack(fp, entry.expires_at) for fp, entry in entries)
+
+
 def _join(a: Cutoff, b: Cutoff) -> Cutoff:
     return Cutoff(max(a.expires_at, b.expires_at), max(a.version, b.version), max(a.at_ms, b.at_ms))
+
+
+def _earliest(segment: _Segment) -> int:
+    return min([segment.base.earliest, *(entry.expires_at for entry in segment.delta.values())])

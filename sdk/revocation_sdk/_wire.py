@@ -1,6 +1,6 @@
 """Protobuf on one side, the follower's messages, the SDK's values and failures on the other.
 
-Only this module and `_requests.py` know protobuf messages. A peer may send anything: what cannot be a message of
+Only this module and those that build requests know protobuf messages. A peer may send anything: what cannot be a message of
 the contract is MalformedMessage, never a crash further in.
 """
 

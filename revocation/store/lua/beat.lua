@@ -6,31 +6,40 @@
 
 local id, inc, log = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local m = meta()
-local state = gate(m, log) or sane(m, tonumber(ARGV[4]), tonumber(ARGV[5]))
+local caller, skew = tonumber(ARGV[4]), tonumber(ARGV[5])
+local state = gate(m, log) or sane(m, caller, skew)
 if state == 'demoted' then return {state} end
+
+-- H8: a newcomer is active once every member has read its registration; itself too, for it must know them all.
+local function all_have_read(registration)
+  local records = redis.call('HVALS', MEMBERS)
+  if #records == 1 then return true end
+  for _, text in ipairs(records) do
+    if cjson.decode(text).read < registration then return false end
+  end
+  return true
+end
+
 local record = member(id)
 if not state then
   if not record then state = 'heal'
-  elseif inc and record.inc ~= inc then state = 'fenced'
-  elseif record.log ~= log then state = 'heal' end
+  elseif inc and record.inc > inc then state = 'fenced'
+  elseif inc and record.inc < inc or record.log ~= log then state = 'heal' end
 end
 
-if record and inc and record.inc == inc then
-  record.beat, record.read = now, math.max(record.read, tonumber(ARGV[6]))
-  if not state and not record.act then
-    -- H8: active once every other member has read this one's registration.
-    local known = true
-    local flat = redis.call('HGETALL', MEMBERS)
-    for i = 1, #flat, 2 do
-      known = known and (flat[i] == id or cjson.decode(flat[i + 1]).read >= record.reg)
-    end
-    record.act = known
-  end
+-- The first write, because it is allowed to a store that is out of memory, and then the others are, too.
+redis.call('XTRIM', LOG, 'MINID', '~', state and '0' or ARGV[7])
+if record and inc and record.inc == inc and math.abs(now - caller) <= skew then
+  record.beat = now
+  if not state then record.own, record.read = caller, tonumber(ARGV[6]) end
   save_member(id, record)
+  if not state and not record.act and all_have_read(record.reg) then
+    record.act = true
+    save_member(id, record)
+  end
 end
 if not state then
   if now > tonumber(m.high or '0') then redis.call('HSET', META, 'high', int(now)) end
-  if tonumber(ARGV[7]) > 0 then redis.call('XTRIM', LOG, 'MINID', '~', ARGV[7] .. '-0') end
   state = ''
 end
 return {state, int(now), cjson.encode(m), unpack(redis.call('HGETALL', MEMBERS))}

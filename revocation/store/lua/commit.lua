@@ -13,7 +13,6 @@ local retention, longest = tonumber(ARGV[6]), tonumber(ARGV[7])
 local m = meta()
 local closed = gate(m, log) or sane(m, tonumber(ARGV[4]), tonumber(ARGV[5])) or standing(m, id, inc)
 if closed then return {closed} end
-if redis.call('XLEN', LOG) >= longest then return {'full'} end
 
 local at = 9
 local function take() at = at + 1; return ARGV[at - 1] end
@@ -21,7 +20,7 @@ local function take() at = at + 1; return ARGV[at - 1] end
 -- One draw for the whole script. A hybrid clock: never repeats, not even after a key expired or a store was rolled
 -- back, and never behind the time of day.
 local version = math.max(tonumber(m.clock or '0') + 1, now)
-local drawn, bodies, order, kept, replies = false, {}, {}, {}, {}
+local drawn, bodies, order, kept, replies, again, fresh = false, {}, {}, {}, {}, {}, {}
 
 local function read_denials(realm)
   local kind, tag, segment, due, rows = tonumber(take()), tonumber(take()), take(), take(), take()
@@ -31,7 +30,6 @@ end
 
 local function read_cutoffs(realm)
   local kind, tag, horizon, slot, fps = tonumber(take()), tonumber(take()), tonumber(take()), tonumber(take()), take()
-  drawn = true
   local expires = math.floor(now / 1000) + horizon + 1
   local rest, rows = struct.pack('<I4', expires) .. u64(version) .. u64(now), {}
   for i = 1, #fps, 8 do rows[#rows + 1] = string.sub(fps, i, i + 7) .. rest end
@@ -48,28 +46,37 @@ for _ = 1, tonumber(ARGV[8]) do
     if take() == 'd' then packed, until_s = read_denials(realm) else packed, until_s = read_cutoffs(realm) end
     body[#body + 1], expires = packed, math.max(expires, until_s)
   end
-  if known then
+  local twin = fresh[key]
+  if known or twin then
     for i = #kept, first, -1 do kept[i] = nil end
     local fields = {}
-    for field in string.gmatch(known, '%S+') do fields[#fields + 1] = field end
-    if fields[1] == digest then
-      -- H12: a retry writes too, on this connection, or WAIT would have nothing to wait for.
-      redis.call('PEXPIRE', prefix .. 'op:' .. key, retention)
+    for field in string.gmatch(known or twin.request, '%S+') do fields[#fields + 1] = field end
+    if fields[1] ~= digest then
+      replies[#replies + 1] = {'conflict'}
+    elseif known then
+      again[#again + 1] = key
       replies[#replies + 1] = {'again', unpack(fields, 2)}
     else
-      replies[#replies + 1] = {'conflict'}
+      -- A retry beside the first try, in one script.
+      replies[#replies + 1] = twin.reply
     end
   else
     if not bodies[realm] then bodies[realm] = {rows = {}, ops = {}, replies = {}}; order[#order + 1] = realm end
     local entry, ver = bodies[realm], expires > 0 and int(version) or '0'
     entry.rows[#entry.rows + 1] = table.concat(body)
-    entry.ops[#entry.ops + 1] = key .. ':' .. digest .. ':' .. ver .. ':' .. int(expires)
+    entry.ops[#entry.ops + 1] = key .. ':' .. digest .. ':' .. ver .. ':' .. int(expires) .. ':' .. int(now)
+    drawn = drawn or expires > 0
     local reply = {'done', ver, int(now), int(expires)}
+    fresh[key] = {request = digest, reply = reply}
     entry.replies[#entry.replies + 1] = {key, digest, reply}
     replies[#replies + 1] = reply
   end
 end
 
+if #order > 0 and redis.call('XLEN', LOG) >= longest then return {'full'} end
+
+-- H12: a retry writes too, on this connection, or WAIT would have nothing to wait for.
+for _, key in ipairs(again) do redis.call('PEXPIRE', prefix .. 'op:' .. key, retention) end
 for _, segment in ipairs(kept) do keep(unpack(segment)) end
 for _, realm in ipairs(order) do
   local entry = bodies[realm]

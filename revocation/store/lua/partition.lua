@@ -5,7 +5,8 @@
 -- Keys of a partition
 --   meta            hash: format, partitions, log, owner, settled, opened, base, base_digest, prev, full, seq, digest,
 --                   clock, high, reg, usable, suspect
---   members         hash: member id -> JSON {inc, log (confirmed), reg, read, act, beat}
+--   members         hash: member id -> JSON {inc, log (confirmed), reg, read, act, beat, own}; beat is the store's
+--                   time of its last sign of life, own what its own clock said then
 --   log             stream, ids "<seq>-0": realm r, number q and digest d of the realm, digest p of the partition,
 --                   time t, rows b, ops o
 --   realms          hash: realm -> "<seq> <digest>"
@@ -50,12 +51,23 @@ local function gate(m, log)
   return nil
 end
 
+-- Has another member's clock already been well past the caller's? Then it is the caller's that is wrong.
+local function contradicted(caller, skew)
+  for _, text in ipairs(redis.call('HVALS', MEMBERS)) do
+    if (cjson.decode(text).own or 0) - caller > skew / 2 then return true end
+  end
+  return false
+end
+
 -- Sane time: the store's clock never goes back, and is not far from the caller's. A clock that was ahead may have
 -- expired keys early, so that what was seen makes the history suspect: it is opened anew when time is sane again.
+local function went_back(m) return now + 1000 <= tonumber(m.high or '0') end
+
 local function sane(m, caller, skew)
-  local high = tonumber(m.high or '0')
-  if now + 1000 < high or now - caller > skew then
-    if m.suspect ~= '1' then redis.call('HSET', META, 'suspect', '1') end
+  if went_back(m) or now - caller > skew then
+    if m.suspect ~= '1' and (went_back(m) or not contradicted(caller, skew)) then
+      redis.call('HSET', META, 'suspect', '1')
+    end
     return 'clock'
   end
   if caller - now > skew then return 'clock' end
@@ -70,6 +82,19 @@ end
 
 local function save_member(id, record) redis.call('HSET', MEMBERS, id, cjson.encode(record)) end
 
+-- Lists members that the caller knows of, each with the next number of a registration (H4, H8).
+local function register(m, ids)
+  local reg = tonumber(m.reg or '0')
+  for _, id in ipairs(ids) do
+    if redis.call('HEXISTS', MEMBERS, id) == 0 then
+      reg = reg + 1
+      save_member(id, {inc = 0, log = '', reg = reg, read = 0, act = false, beat = now})
+    end
+  end
+  m.reg = int(reg)
+  redis.call('HSET', META, 'reg', m.reg)
+end
+
 -- H6: settled, and every member has confirmed this history.
 local function note_usable(log, settled)
   local usable = settled == '1'
@@ -83,8 +108,8 @@ end
 local function standing(m, id, inc)
   local record = member(id)
   if not record then return 'heal' end
-  if record.inc ~= inc then return 'fenced' end
-  if record.log ~= m.log then return 'heal' end
+  if record.inc > inc then return 'fenced' end
+  if record.inc < inc or record.log ~= m.log then return 'heal' end
   if m.usable ~= '1' or not record.act then return 'wait' end
   return nil
 end
@@ -94,11 +119,9 @@ local function keep(realm, name, due, rows)
   local key = prefix .. 'seg:' .. realm .. ':' .. name
   local length = redis.call('APPEND', key, rows)
   if due ~= 'never' then redis.call('PEXPIREAT', key, due * 1000) end
-  if length == #rows then
-    local index = prefix .. 'segs:' .. realm
-    redis.call('ZADD', index, due == 'never' and '+inf' or due, name)
-    redis.call('ZREMRANGEBYSCORE', index, '-inf', math.floor(now / 1000) - 1)
-  end
+  local index = prefix .. 'segs:' .. realm
+  redis.call('ZADD', index, due == 'never' and '+inf' or due, name)
+  if length == #rows then redis.call('ZREMRANGEBYSCORE', index, '-inf', math.floor(now / 1000) - 1) end
 end
 
 -- One record of a realm: number and digest of the realm and of the partition go on by one.

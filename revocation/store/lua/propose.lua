@@ -15,9 +15,9 @@ for _ = 1, tonumber(ARGV[6]) do
   at = at + 5
 end
 local seq, realm_seq, digest = append(m, realm, table.concat(body), ops)
-for key, request, version, expires in string.gmatch(ops, '(%S+):(%x+):(%d+):(%d+)') do
+for key, request, version, expires, at_ms in string.gmatch(ops, '(%x+):(%x+):(%d+):(%d+):(%d+)') do
   redis.call('SET', prefix .. 'op:' .. key,
-    table.concat({request, version, int(now), expires, seq, realm_seq, digest}, ' '), 'PX', ARGV[3], 'NX')
+    table.concat({request, version, at_ms, expires, seq, realm_seq, digest}, ' '), 'PX', ARGV[3], 'NX')
 end
 if tonumber(ARGV[2]) > tonumber(m.clock or '0') then redis.call('HSET', META, 'clock', ARGV[2]) end
 return {'ok'}

@@ -2,20 +2,23 @@
 --
 -- ARGV  log, realm, then 'names', start, stop; or 'rows', then name, offset, name, offset, ..., and the most bytes of
 --       one piece last; or 'tail'
--- Reply {'ok', ...names}; {'ok', ...pieces}; {'ok', seq, digest, realm, its number and digest, ...}; or {why}
+-- Reply {'ok', ...names}; {'ok', ...pieces}; {'ok', seq, digest, {realm, its number and digest, ...}}; or {why}
+--
+-- Names come with the latest expiry first: what expires leaves at the end, and moves nothing past a reader who pages.
 
 local m = meta()
 local closed = gate(m, ARGV[1])
 if closed then return {closed} end
 local realm, reply = ARGV[2], {'ok'}
 if ARGV[3] == 'names' then
-  for _, name in ipairs(redis.call('ZRANGE', prefix .. 'segs:' .. realm, ARGV[4], ARGV[5])) do
-    reply[#reply + 1] = name
-  end
+  local live = '(' .. math.floor(now / 1000)
+  local names = redis.call('ZREVRANGEBYSCORE', prefix .. 'segs:' .. realm, '+inf', live, 'LIMIT', ARGV[4],
+    ARGV[5] - ARGV[4] + 1)
+  for _, name in ipairs(names) do reply[#reply + 1] = name end
   return reply
 end
 if ARGV[3] == 'tail' then
-  return {'ok', m.seq or '0', m.digest or ZERO, unpack(redis.call('HGETALL', REALMS))}
+  return {'ok', m.seq or '0', m.digest or ZERO, redis.call('HGETALL', REALMS)}
 end
 local size = tonumber(ARGV[#ARGV])
 for i = 4, #ARGV - 1, 2 do

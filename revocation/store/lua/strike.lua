@@ -2,17 +2,21 @@
 --
 -- ARGV  log, member to strike, mode ('quiet', 'forced' or 'leave'), incarnation ('' for any), silent for ms
 -- Reply {'ok'}, {'alive'}, {'gone'} or {why}
+--
+-- Silence is counted up to the last sane heartbeat of anybody (`high`): a clock that jumps ahead makes nobody silent.
 
 local log, id, mode, inc, silent = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local m = meta()
 local closed = gate(m, log)
 if closed then return {closed} end
+if went_back(m) then return {'clock'} end
+if m.suspect == '1' then return {'reopen'} end
 local record = member(id)
 if not record then return {'gone'} end
 if inc and record.inc ~= inc then return {'fenced'} end
--- The last member may leave at any time: there is nobody to wait for.
-if mode == 'quiet' and m.usable ~= '1' then return {'wait'} end
-if mode ~= 'leave' and now - record.beat < silent then return {'alive'} end
+-- In a history that is not usable its memory may hold what nothing else does.
+if mode ~= 'forced' and m.usable ~= '1' then return {'wait'} end
+if mode ~= 'leave' and tonumber(m.high or '0') - record.beat < silent then return {'alive'} end
 redis.call('HDEL', MEMBERS, id)
 note_usable(log, m.settled)
 return {'ok'}

@@ -1,0 +1,206 @@
+"""The composition root: what `revocation serve` runs, in the order in which it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+import uvloop
+
+from revocation import __version__
+from revocation.address import is_local
+from revocation.auth import AnonymousAdmin
+from revocation.config import Config
+from revocation.embedded import EmbeddedError, EmbeddedStore
+from revocation.http import OpsServer
+from revocation.keyring import Keyring, SecretInvalid, new_secret, secret_of_directory
+from revocation.node import Node
+from revocation.replica import Superseded
+from revocation.rpc.server import Server
+from revocation.store import StoreRefused, StoreUnavailable
+from revocation.store.redis import RedisStore
+from revocation.telemetry import Metrics
+
+log = structlog.get_logger("revocation")
+_HEALTH_S = 0.1
+_CONNECT_RETRY_S = 0.2
+
+
+class StartRefused(Exception):
+    """The service cannot start as configured; the message says what to do. Exit code 2."""
+
+
+def run(config: Config) -> int:
+    """Serves until a signal ends it. Returns the exit code: 0 after a clean end, 2 if it may not start."""
+    try:
+        with contextlib.ExitStack() as stack:
+            # From the main thread, and before any loop or channel exists.
+            embedded = stack.enter_context(EmbeddedStore(config.data_dir)) if config.embedded else None
+            return uvloop.run(_serve(config, embedded))
+    except (EmbeddedError, SecretInvalid, StoreRefused, StartRefused) as error:
+        log.error("cannot_start", why=str(error))
+        return 2
+
+
+async def _serve(config: Config, embedded: EmbeddedStore | None) -> int:
+    stopping = _stop_on_signal()
+    async with AsyncExitStack() as stack:
+        store = await _store(config, embedded, stack)
+        store_name = await _connect(store, stopping)
+        keyring = await _keyring(config, embedded, store)
+        replica_id = _replica_id(config, embedded)
+        metrics = Metrics(version=__version__, replica=replica_id)
+        node = Node(
+            config, keyring, store, metrics, replica_id=replica_id, fresh=embedded is not None and embedded.fresh
+        )
+        node.store_name = store_name
+        running = asyncio.create_task(node.run(), name="node")
+        server = await _start_server(config, node)
+        if config.http_listen is not None:
+            ops = OpsServer(config.http_listen, lambda: _not_ready(node, stopping), metrics.registry)
+            await _listen_http(ops)
+            stack.push_async_callback(ops.stop)
+        await stack.enter_async_context(_health(server, node))
+        log.info("serving", listen=config.listen, port=server.port, store=store_name, replica=replica_id)
+        return await _until_stopped(config, node, server, running, stopping)
+
+
+async def _until_stopped(
+    config: Config, node: Node, server: Server, running: asyncio.Task[None], stopping: asyncio.Event
+) -> int:
+    waiting = asyncio.create_task(stopping.wait())
+    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    superseded = running.done()
+    log.info("stopping", superseded=superseded)
+    await server.drain(0 if superseded else config.drain_s)
+    if superseded:
+        waiting.cancel()
+        return _explain(running)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(node.leave(), 2.0)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    return 0
+
+
+def _explain(running: asyncio.Task[None]) -> int:
+    """The node ended by itself: why, and the exit code."""
+    error = running.exception()
+    if isinstance(error, BaseExceptionGroup):
+        fatal = error.subgroup((Superseded, StoreRefused))
+        if fatal is not None:
+            log.error("another_process_took_over", hint="two processes run under one --replica-id, or the store differs")
+            return 2
+    log.error("node_failed", exc_info=error)
+    return 1
+
+
+async def _store(config: Config, embedded: EmbeddedStore | None, stack: AsyncExitStack) -> RedisStore:
+    url = embedded.url if embedded else config.redis_url or ""
+    margins = [settings.margin_s for settings in config.realms.values()]
+    store = RedisStore.from_url(
+        url,
+        partitions=config.partitions,
+        skew_ms=min(margins) * 500,
+        op_retention_ms=config.op_retention_s * 1000,
+        longest_log=config.log_max_entries,
+        allow_eviction=config.allow_eviction,
+    )
+    stack.push_async_callback(store.close)
+    return store
+
+
+async def _connect(store: RedisStore, stopping: asyncio.Event) -> str:
+    """Waits for the store to answer; raises StoreRefused if it is not fit."""
+    told = False
+    while True:
+        try:
+            return await store.start()
+        except StoreUnavailable as error:
+            if stopping.is_set():
+                raise StartRefused("stopped before the store answered") from None
+            if not told:
+                log.warning("waiting_for_store", error=str(error))
+                told = True
+            await asyncio.sleep(_CONNECT_RETRY_S)
+
+
+async def _keyring(config: Config, embedded: EmbeddedStore | None, store: RedisStore) -> Keyring:
+    text = config.secret_text()
+    if text is None and embedded is not None:
+        text = secret_of_directory(embedded.data_dir)
+    if text is None:
+        if not is_local(config.listen):
+            raise StartRefused(
+                "no master secret: set REVOCATION_SECRET_FILE (or REVOCATION_SECRET) to `kid:base64`, the same for "
+                "all replicas; `openssl rand -base64 32` makes one"
+            )
+        log.warning("secret_in_store", hint="made by this service and kept in the store: fine for a try, not for real")
+        text = await store.shared_secret(new_secret())
+    return Keyring.parse(text)
+
+
+def _replica_id(config: Config, embedded: EmbeddedStore | None) -> str:
+    if embedded is not None and config.source("replica_id") == "default":
+        return embedded.replica_id
+    return config.replica_id
+
+
+async def _start_server(config: Config, node: Node) -> Server:
+    try:
+        server = Server(config, node, AnonymousAdmin())
+        await server.start()
+    except (RuntimeError, OSError):
+        raise StartRefused(f"cannot listen on {config.listen}: is the address in use?") from None
+    return server
+
+
+async def _listen_http(ops: OpsServer) -> None:
+    try:
+        await ops.start()
+    except OSError as error:
+        raise StartRefused(f"cannot listen on {ops.address} for HTTP: {error.strerror}") from None
+
+
+def _not_ready(node: Node, stopping: asyncio.Event) -> str | None:
+    if stopping.is_set():
+        return "draining"
+    states = sorted({replica.state for replica in node.replicas} - {"usable"})
+    return ", ".join(states) or None
+
+
+@asynccontextmanager
+async def _health(server: Server, node: Node) -> AsyncIterator[None]:
+    """Keeps the health service and the gauges true."""
+
+    async def watch() -> None:
+        serving = False
+        while True:
+            if node.ready != serving:
+                serving = node.ready
+                await server.set_serving(serving)
+            for replica in node.replicas:
+                node.metrics.set_partition_state(replica.index, replica.state)
+                node.metrics.waiting_for_members.labels(str(replica.index)).set(len(replica.waiting_for()))
+            node.metrics.clock_skew_seconds.set(node.clock_skew_ms() / 1000)
+            await asyncio.sleep(_HEALTH_S)
+
+    task = asyncio.create_task(watch(), name="health")
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
+def _stop_on_signal() -> asyncio.Event:
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    stop: Callable[[], None] = stopping.set
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopping

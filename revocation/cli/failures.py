@@ -1,0 +1,60 @@
+"""Which exit code and which words an error gets. The one table of it."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+from revocation.cli.output import Exit, Output
+from revocation_sdk.errors import (
+    ConfigError,
+    InvalidRequest,
+    OutcomeUnknown,
+    PermissionDenied,
+    RevocationError,
+    SessionEnded,
+    SessionLimit,
+    StatusUnknown,
+    TokenInvalid,
+    TokenRejected,
+    Unavailable,
+)
+
+_CODES: tuple[tuple[type[RevocationError], Exit], ...] = (
+    (TokenInvalid, Exit.USAGE),
+    (TokenRejected, Exit.REVOKED),
+    (SessionEnded, Exit.REVOKED),
+    (SessionLimit, Exit.REVOKED),
+    (StatusUnknown, Exit.UNAVAILABLE),
+    (Unavailable, Exit.UNAVAILABLE),
+    (OutcomeUnknown, Exit.OUTCOME_UNKNOWN),
+    (PermissionDenied, Exit.DENIED),
+    (InvalidRequest, Exit.USAGE),
+    (ConfigError, Exit.USAGE),
+    (RevocationError, Exit.UNAVAILABLE),
+)
+
+
+def explain(error: Exception, out: Output) -> int:
+    """Prints what went wrong and what to do, and returns the exit code. Unknown errors are faults of ours."""
+    if isinstance(error, RevocationError):
+        return _of_sdk(error, out)
+    if type(error).__name__ in {"ConfigInvalid", "EmbeddedError", "SecretInvalid"}:  # not worth an import here
+        faults = [{"field": fault.field, "message": fault.message} for fault in getattr(error, "faults", ())]
+        out.failure("config", str(error), faults[0]["field"] if faults else None, faults=faults)
+        return Exit.USAGE
+    out.failure("internal", f"a fault of this program: {type(error).__name__}")
+    # A plain traceback: it shows code, no values.
+    traceback.print_exception(error, file=sys.stderr)
+    return Exit.CRASH
+
+
+def _of_sdk(error: RevocationError, out: Output) -> int:
+    message, more = str(error), {}
+    if isinstance(error, OutcomeUnknown) and error.op_id:
+        message += f"\nIt may have been done. Run the same command with --op-id {error.op_id} to be sure."
+        more = {"op_id": error.op_id}
+    if isinstance(error, PermissionDenied):
+        message += "\nSee --cert and --cert-key, or REVOCATION_TOKEN, and the roles file of the service."
+    out.failure(error.reason, message, getattr(error, "field", None), **more)
+    return next(code for kind, code in _CODES if isinstance(error, kind))

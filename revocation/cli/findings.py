@@ -1,0 +1,308 @@
+"""What `doctor` looks at, one function for each part of the system. Every finding says what it saw and what to do."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+from revocation.cli.connection import Connection
+from revocation.cli.output import span
+
+if TYPE_CHECKING:
+    from revocation.config import Config
+    from revocation_sdk import RevocationClient
+    from revocation_sdk.types import ServiceStatus
+
+_CERTIFICATE_WARN_S = 14 * 86_400
+_PROMOTION_S = 5.0
+"""What a promotion at the store takes, roughly; Sentinel's down-after-milliseconds decides."""
+
+_HEALED_ROWS_A_SECOND = 200_000
+_STORE_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    check: str
+    result: Literal["ok", "warn", "fail", "skip"]
+    message: str
+    what_to_do: str = ""
+
+    def machine(self) -> dict[str, str | None]:
+        """For programs."""
+        return asdict(self) | {"what_to_do": self.what_to_do or None}
+
+
+def configuration(flags: dict[str, Any]) -> tuple[Config | None, list[Finding]]:
+    """The service's configuration as flags and environment give it here."""
+    from revocation.config import ConfigInvalid, load
+
+    try:
+        config = load(flags)
+    except ConfigInvalid as error:
+        return None, [Finding("configuration", "fail", str(fault), "see `revocation config`") for fault in error.faults]
+    findings = [Finding("configuration", "ok", "the settings fit together")]
+    findings += [Finding("configuration", "warn", warning) for warning in config.warnings]
+    return config, findings
+
+
+def certificates(config: Config) -> Iterator[Finding]:
+    """The certificate files of the service, as far as they are readable here."""
+    if config.tls_cert is not None:
+        yield _certificate("certificate of the service", config.tls_cert.read_bytes(), str(config.tls_cert))
+
+
+def transport(connection: Connection) -> Iterator[Finding]:
+    """The certificate that the service presents."""
+    from revocation_sdk._channel import parse_address, security
+
+    how = security(_text(connection.ca), _text(connection.cert), _text(connection.cert_key), None, connection.insecure)
+    for target in parse_address(connection.address):
+        if how.plain(target):
+            if not target.local:
+                yield Finding("transport", "warn", "plain text to another machine", "give the service --tls-cert")
+            continue
+        host, _, port = target.name.removeprefix("dns:///").rpartition(":")
+        try:
+            pem = _presented(host.strip("[]"), int(port))
+        except OSError as error:
+            yield Finding(
+                "transport", "fail", f"no TLS connection to {host}:{port}: {error}", "is the service up, with TLS?"
+            )
+        else:
+            yield _certificate("certificate presented", pem, f"{host}:{port}")
+
+
+def service(connection: Connection, config: Config | None) -> Iterator[Finding]:
+    """Whether the service answers, is usable, keeps time, and makes this client fresh."""
+    from revocation_sdk.errors import RevocationError
+
+    with closing(connection.client(name="revocation doctor")) as client:
+        sent = time.time()
+        try:
+            status = client.status(timeout=connection.timeout)
+        except RevocationError as error:
+            yield Finding(
+                "service",
+                "fail",
+                f"{connection.address} does not answer: {error} ({error.reason})",
+                "check the address, that the service runs, and whether it wants TLS (--ca) or credentials",
+            )
+            return
+        offset_s = status.store_ms / 1000 - (sent + time.time()) / 2
+        yield Finding(
+            "service", "ok", f"{status.replica} (version {status.version}) answers; acknowledges at {status.ack}"
+        )
+        yield from _partitions(status)
+        yield from _freshness(client, connection.timeout)
+        yield from _clocks(status, offset_s, client.follower.settings.margin_s)
+        yield _staleness(status, client, config)
+
+
+def store(config: Config) -> Iterator[Finding]:
+    """The store itself, asked directly where this machine reaches it."""
+    import redis
+
+    url = config.redis_url
+    if config.embedded:
+        path = config.data_dir / "store.sock"
+        if not path.exists():
+            yield Finding("store", "skip", f"no embedded store runs in {config.data_dir}")
+            return
+        url = f"unix://{quote(str(path))}"
+    assert url is not None
+    options = {"socket_timeout": _STORE_TIMEOUT_S, "socket_connect_timeout": _STORE_TIMEOUT_S}
+    client: Any = redis.Redis.from_url(url, decode_responses=True, **options)
+    try:
+        yield from _store_answers(client, config)
+    except redis.RedisError as error:
+        yield Finding(
+            "store",
+            "fail",
+            f"it does not answer: {type(error).__name__}",
+            "check redis_url, its password and its TLS; an ACL user needs +info and +config|get",
+        )
+    finally:
+        client.close()
+
+
+def _partitions(status: ServiceStatus) -> Iterator[Finding]:
+    for number, partition in enumerate(status.partitions):
+        if partition.state == "usable":
+            yield Finding("partition", "ok", f"partition {number} is usable")
+            continue
+        waiting = f", waiting for {', '.join(partition.waiting_for)}" if partition.waiting_for else ""
+        yield Finding(
+            "partition",
+            "fail",
+            f"partition {number} is {partition.state}{waiting}",
+            "start the member again, or strike it off if it is gone: `revocation members strike`"
+            if partition.waiting_for
+            else "wait a few seconds; then see the log of the service",
+        )
+
+
+def _freshness(client: RevocationClient, timeout: float) -> Iterator[Finding]:
+    from revocation_sdk.errors import NotFresh
+
+    begin = time.monotonic()
+    client.start()
+    try:
+        client.wait_until_fresh(timeout)
+    except NotFresh as error:
+        yield Finding(
+            "freshness",
+            "fail",
+            f"a client is not fresh within {timeout:g} s: {error}",
+            "until it is, verifiers follow their on_stale policy; may the caller watch this realm?",
+        )
+    else:
+        entries = len(client.follower.view)
+        yield Finding("freshness", "ok", f"a client is fresh after {time.monotonic() - begin:.2f} s, {entries} entries")
+
+
+def _clocks(status: ServiceStatus, offset_s: float, margin_s: float) -> Iterator[Finding]:
+    apart = {"service and store": status.clock_skew_ms / 1000, "this machine and store": -offset_s}
+    for between, seconds in apart.items():
+        message = f"{between} are {abs(seconds):.2f} s apart; the margin of the realm is {margin_s:g} s"
+        if abs(seconds) > margin_s / 2:
+            yield Finding(
+                "clocks", "fail", message, "synchronise the clocks (NTP); beyond half the margin nothing commits"
+            )
+        elif abs(seconds) > 1:
+            yield Finding("clocks", "warn", message, "synchronise the clocks (NTP)")
+        else:
+            yield Finding("clocks", "ok", message)
+
+
+def _staleness(status: ServiceStatus, client: RevocationClient, config: Config | None) -> Finding:
+    if config is None:
+        return Finding("max_staleness", "skip", "needs the configuration of the service")
+    promotion = 0.0 if config.embedded else _PROMOTION_S
+    heal = status.entries / _HEALED_ROWS_A_SECOND
+    needed = config.detect_s + promotion + config.settle_s + heal + 2 * client.ping_interval
+    message = f"verifiers with max_staleness of {needed:.0f} s or more stay fresh through a failover of the store"
+    return Finding("max_staleness", "ok", f"{message} (a promotion of {promotion:g} s assumed)")
+
+
+def _store_answers(client: Any, config: Config) -> Iterator[Finding]:
+    info = client.info()
+    version = info.get("valkey_version") or info.get("redis_version")
+    product = "valkey" if "valkey_version" in info else "redis"
+    old = tuple(int(part) for part in str(version).split(".")[:2]) < ((8, 0) if product == "valkey" else (7, 0))
+    yield Finding(
+        "store", "fail" if old else "ok", f"{product} {version}", "Redis 7.0 or Valkey 8 is needed" if old else ""
+    )
+    yield _eviction(info, config)
+    yield from _memory(info)
+    yield from _persistence(client, info, config)
+    yield from _replication(info, config)
+
+
+def _eviction(info: dict[str, Any], config: Config) -> Finding:
+    policy = info.get("maxmemory_policy", "unknown")
+    if policy == "noeviction":
+        return Finding("eviction", "ok", "maxmemory-policy is noeviction")
+    return Finding(
+        "eviction",
+        "warn" if config.allow_eviction else "fail",
+        f"maxmemory-policy is {policy}: the store may forget revocations",
+        "set `maxmemory-policy noeviction`",
+    )
+
+
+def _memory(info: dict[str, Any]) -> Iterator[Finding]:
+    most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    if most and used > 0.8 * most:
+        yield Finding(
+            "memory", "warn", f"{used / most:.0%} of maxmemory is used; when full, commits fail", "raise maxmemory"
+        )
+
+
+def _persistence(client: Any, info: dict[str, Any], config: Config) -> Iterator[Finding]:
+    if int(info.get("aof_enabled", 0)):
+        policy = client.config_get("appendfsync").get("appendfsync", "unknown")
+        if info.get("aof_last_write_status") != "ok":
+            yield Finding("persistence", "fail", "the last write to the append-only file failed", "is the disk full?")
+        elif config.ack.level == "fsynced" or policy == "always":
+            yield Finding("persistence", "ok", f"append-only file, appendfsync {policy}")
+        else:
+            yield Finding(
+                "persistence",
+                "ok",
+                f"append-only file, appendfsync {policy}: a power cut loses about a second, which the replicas heal",
+            )
+    elif config.ack.level == "fsynced":
+        yield Finding("persistence", "fail", "ack fsynced needs an append-only file", "set `appendonly yes`")
+    else:
+        yield Finding(
+            "persistence",
+            "warn",
+            "no append-only file: after losing store and all replicas of the service at once, everything is forgotten",
+            "set `appendonly yes`",
+        )
+
+
+def _replication(info: dict[str, Any], config: Config) -> Iterator[Finding]:
+    role, replicas = info.get("role"), int(info.get("connected_slaves", 0))
+    if role != "master":
+        yield Finding("replication", "fail", f"redis_url leads to a {role}", "give the URL of the primary")
+    elif config.ack.level == "replicated" and replicas < config.ack.copies:
+        yield Finding(
+            "replication",
+            "fail",
+            f"ack {config.ack} with {replicas} store replicas: nothing can be acknowledged",
+            "connect more replicas, or lower --ack",
+        )
+    elif config.ack.level == "replicated" and replicas > config.ack.copies:
+        yield Finding(
+            "replication",
+            "warn",
+            f"ack {config.ack} with {replicas} store replicas: a promoted one may lack acknowledged changes",
+            "wait for all, or for a quorum under the conditions of docs/guarantees.md",
+        )
+    else:
+        yield Finding("replication", "ok", f"primary with {replicas} replicas, ack {config.ack}")
+
+
+def _presented(host: str, port: int) -> bytes:
+    """The certificate at an address, whoever signed it: only its dates are looked at."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    with (
+        socket.create_connection((host, port), _STORE_TIMEOUT_S) as plain,
+        context.wrap_socket(plain, server_hostname=host) as secured,
+    ):
+        der = secured.getpeercert(binary_form=True)
+    if der is None:
+        raise OSError("no certificate")
+    return ssl.DER_cert_to_PEM_cert(der).encode()
+
+
+def _certificate(check: str, pem: bytes, where: str) -> Finding:
+    from cryptography import x509
+
+    try:
+        left = x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp() - time.time()
+    except ValueError:
+        return Finding(check, "fail", f"{where}: not a certificate in PEM", "replace it")
+    if left <= 0:
+        return Finding(check, "fail", f"{where}: expired {span(-left)} ago", "renew it")
+    if left < _CERTIFICATE_WARN_S:
+        return Finding(check, "warn", f"{where}: expires in {span(left)}", "renew it")
+    return Finding(check, "ok", f"{where}: expires in {span(left)}")
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path.expanduser())

@@ -1,0 +1,35 @@
+"""`revocation serve`: runs the service until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+from revocation.cli.settings import settings_command
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command."""
+    app.command()(serve)
+
+
+@settings_command
+def serve(flags: dict[str, Any]) -> int:
+    """Run the service. Without --redis-url it runs a Valkey of its own.
+
+    Every option is also the variable REVOCATION_<OPTION>, and options win. The master secret comes from
+    REVOCATION_SECRET or --secret-file. See the result with `revocation config`.
+    """
+    import structlog
+
+    from revocation.app import run
+    from revocation.config import load
+    from revocation.telemetry import configure_logging
+
+    config = load(flags)
+    configure_logging(config.log_level)
+    log = structlog.get_logger("revocation")
+    for warning in config.warnings:
+        log.warning("configuration", warning=warning)
+    return run(config)

@@ -1,0 +1,255 @@
+"""Fan-out: what the log brings goes to every subscriber of the realm, encoded once.
+
+Everything that changes a subscriber's queue happens in one step of the event loop, so that nothing can slip between a
+snapshot and the changes behind it (rule D9), and a progress is queued behind every change that it covers (D4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from revocation.barrier import Barrier
+from revocation.history import RealmHistory, Resume, Step
+from revocation.limits import CHANGES_BYTES, QUEUE_BYTES, SNAPSHOTS_AT_ONCE
+from revocation.partition import Applied, Partition
+from revocation.replica import NotReady
+from revocation.rpc import stream
+from revocation.store import StoreUnavailable
+from revocation_sdk._lattice import count_rows
+from revocation_sdk._messages import Changes, Intent, Mark, PartitionIntent, SnapshotChunk, SnapshotEnd
+from revocation_sdk._position import NOWHERE, Position
+
+_SNAPSHOT_AGE_STEPS = 2_000
+
+
+class Busy(Exception):
+    """Too many snapshots at once: come back a little later."""
+
+
+class Subscriber:
+    """The queue of one stream. `ended` says why it was cut off, and then nothing more comes."""
+
+    def __init__(self, name: str = "", sdk_version: str = "") -> None:
+        self.name, self.sdk_version = name, sdk_version
+        self.applied: tuple[Position, ...] = ()
+        self.ended: str | None = None
+        self.wake = asyncio.Event()
+        self._queue: deque[bytes] = deque()
+        self._bytes = 0
+
+    def put(self, message: bytes) -> None:
+        """Queues an encoded message; beyond the limit the stream ends with RESYNC (I8)."""
+        if self.ended is not None:
+            return
+        self._queue.append(message)
+        self._bytes += len(message)
+        if self._bytes > QUEUE_BYTES:
+            self.end("slow")
+        self.wake.set()
+
+    def take(self) -> bytes | None:
+        """The next message, or None if there is none."""
+        if not self._queue:
+            self.wake.clear()
+            return None
+        message = self._queue.popleft()
+        self._bytes -= len(message)
+        return message
+
+    def end(self, why: str) -> None:
+        """Cuts the stream off: what is queued is dropped, the client resyncs."""
+        self.ended = self.ended or why
+        self._queue.clear()
+        self._bytes = 0
+        self.wake.set()
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """All of a realm in one partition at `position`, encoded."""
+
+    position: Position
+    messages: tuple[bytes, ...]
+
+
+@dataclass(slots=True)
+class Beginning:
+    """How a stream begins: intents for the welcome, then messages; `snapshots` of them are snapshots."""
+
+    intents: list[PartitionIntent]
+    messages: list[bytes]
+    snapshots: int = 0
+
+
+class RealmHub:
+    """The subscribers of one realm."""
+
+    def __init__(self, partitions: Sequence[Partition], realm: str) -> None:
+        self.subscribers: set[Subscriber] = set()
+        self._partitions = partitions
+        self._realm = realm
+        self._pending: dict[int, list[Step]] = {}
+        self._snapshots: dict[int, _Snapshot] = {}
+
+    @property
+    def histories(self) -> list[RealmHistory]:
+        """The realm's history in every partition."""
+        return [partition.realm(self._realm) for partition in self._partitions]
+
+    def positions(self) -> tuple[Position, ...]:
+        """Where the realm stands, by partition."""
+        return tuple(history.position for history in self.histories)
+
+    def subscribe(self, subscriber: Subscriber, resume: tuple[Position, ...], may_snapshot: bool) -> Beginning:
+        """Registers the subscriber and says how its stream begins, in one step. Raises Busy, registering nothing."""
+        self.flush()
+        if len(resume) != len(self._partitions):
+            resume = (NOWHERE,) * len(self._partitions)
+        beginning = Beginning([], [])
+        for index, (history, position) in enumerate(zip(self.histories, resume, strict=True)):
+            self._begin(beginning, index, history, position)
+        if beginning.snapshots and not may_snapshot:
+            raise Busy
+        self.subscribers.add(subscriber)
+        return beginning
+
+    def _begin(self, beginning: Beginning, index: int, history: RealmHistory, position: Position) -> None:
+        found = history.resume(position)
+        if isinstance(found, Resume):
+            intent = Intent.RESUME if found.steps else Intent.UP_TO_DATE
+            beginning.intents.append(PartitionIntent(intent, "", found.position))
+            beginning.messages += _encode_steps(index, found.steps)
+            return
+        snapshot, since = self._snapshot(index, history)
+        beginning.intents.append(PartitionIntent(Intent.SNAPSHOT, found, NOWHERE))
+        beginning.messages += [*snapshot.messages, *_encode_steps(index, since)]
+        beginning.snapshots += 1
+
+    def _snapshot(self, index: int, history: RealmHistory) -> tuple[_Snapshot, tuple[Step, ...]]:
+        """A snapshot shared with others, and what came since it was made."""
+        known = self._snapshots.get(index)
+        if known is not None:
+            found = history.resume(known.position)
+            if isinstance(found, Resume) and found.position == known.position and len(found.steps) < _SNAPSHOT_AGE_STEPS:
+                return known, found.steps
+        made = self._snapshots[index] = _take_snapshot(index, history)
+        return made, ()
+
+    def forget_snapshots(self) -> None:
+        """Frees what was kept for sharing."""
+        self._snapshots.clear()
+
+    def deliver(self, index: int, step: Step | None) -> None:
+        """Takes a step of the log; it is sent with the next flush."""
+        if step is None:
+            self._pending.pop(index, None)
+            for subscriber in tuple(self.subscribers):
+                subscriber.end("history")
+        elif self.subscribers:
+            self._pending.setdefault(index, []).append(step)
+
+    def flush(self) -> None:
+        """Sends what is pending, encoded once, to every subscriber."""
+        pending, self._pending = self._pending, {}
+        for index, steps in pending.items():
+            for message in _encode_steps(index, steps):
+                for subscriber in self.subscribers:
+                    subscriber.put(message)
+
+    def progress(self, subscriber: Subscriber, nonce: int, store_ms: int) -> None:
+        """Tells one subscriber how far it is proven to have come, behind everything that this covers."""
+        self.flush()
+        subscriber.put(stream.progress(nonce, self.positions(), store_ms))
+
+
+class Hub:
+    """Fan-out for all realms of this replica."""
+
+    def __init__(self, partitions: Sequence[Partition], barriers: Sequence[Barrier], realms: Sequence[str]) -> None:
+        self.realms: Mapping[str, RealmHub] = {realm: RealmHub(partitions, realm) for realm in realms}
+        self.snapshots_running = 0
+        self._barriers = barriers
+        self._asked: list[tuple[RealmHub, Subscriber, int]] = []
+        self._answering: asyncio.Task[None] | None = None
+        self._flush_due = False
+        self.on_progress: Callable[[], None] | None = None
+
+    @property
+    def may_snapshot(self) -> bool:
+        """Whether one more snapshot may be sent now."""
+        return self.snapshots_running < SNAPSHOTS_AT_ONCE
+
+    def on_applied(self, index: int, applied: list[Applied]) -> None:
+        """Called by the replica of a partition for everything it applied.
+
+        Sent in the next turn of the event loop: an idle system adds no delay, and a busy one, where more is read
+        meanwhile, sends fewer and larger messages.
+        """
+        for item in applied:
+            hub = self.realms.get(item.realm)
+            if hub is not None:
+                hub.deliver(index, item.step)
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_due = False
+        for hub in self.realms.values():
+            hub.flush()
+
+    def ping(self, hub: RealmHub, subscriber: Subscriber, nonce: int) -> None:
+        """Asks for a progress that counts from now: by a barrier that begins after this call (D2)."""
+        self._asked.append((hub, subscriber, nonce))
+        if self._answering is None:
+            self._answering = asyncio.create_task(self._answer(), name="progress")
+
+    async def _answer(self) -> None:
+        try:
+            while self._asked:
+                asked, self._asked = self._asked, []
+                try:
+                    proofs = await asyncio.gather(*(barrier.prove() for barrier in self._barriers))
+                except (NotReady, StoreUnavailable):
+                    continue  # No proof, no progress: the clients' leases run out by themselves.
+                store_ms = min(proof.store_ms for proof in proofs)
+                for hub, subscriber, nonce in asked:
+                    if subscriber in hub.subscribers:
+                        hub.progress(subscriber, nonce, store_ms)
+        finally:
+            self._answering = None
+
+
+def _encode_steps(index: int, steps: Sequence[Step]) -> Iterator[bytes]:
+    """Changes and marks for these steps, joined as far as a message may go."""
+    run: list[Step] = []
+    size = 0
+    for step in steps:
+        if run and (step.mark or size + len(step.rows) > CHANGES_BYTES):
+            yield _encode_run(index, run)
+            run, size = [], 0
+        if step.mark:
+            yield stream.mark(Mark(index, step.previous, step.position, step.rows))
+        else:
+            run.append(step)
+            size += len(step.rows)
+    if run:
+        yield _encode_run(index, run)
+
+
+def _encode_run(index: int, run: list[Step]) -> bytes:
+    return stream.changes(Changes(index, run[0].previous, run[-1].position, tuple(step.rows for step in run)))
+
+
+def _take_snapshot(index: int, history: RealmHistory) -> _Snapshot:
+    digest, count, messages = hashlib.sha256(), 0, []
+    for rows in history.view.chunks():
+        digest.update(rows)
+        count += count_rows(rows)
+        messages.append(stream.snapshot_chunk(SnapshotChunk(index, rows)))
+    messages.append(stream.snapshot_end(SnapshotEnd(index, history.position, count, digest.digest())))
+    return _Snapshot(history.position, tuple(messages))

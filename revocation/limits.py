@@ -1,0 +1,43 @@
+"""Every limit of the interface, in one place. Outside it: INVALID_ARGUMENT, naming the field, and nothing changed."""
+
+from __future__ import annotations
+
+ID_BYTES = 256
+"""jti, sid, subject, client_id, kid: UTF-8 bytes, at least 1."""
+
+ISSUER_BYTES = 512
+REASON_BYTES = 256
+LABEL_BYTES = 128
+"""Names that are shown: device label, address, SDK version."""
+
+THUMBPRINT_CHARACTERS = 43
+"""base64url of a SHA-256 digest, unpadded (RFC 7638)."""
+
+BATCH_ITEMS = 10_000
+"""Tokens in one BatchRevokeTokens."""
+
+MESSAGE_BYTES = 4 * 1024 * 1024
+"""Of a request; gRPC's own default, said explicitly."""
+
+METADATA_BYTES = 16 * 1024
+
+CHANGES_BYTES = 256 * 1024
+"""Of one Changes message; a record never exceeds one script's rows."""
+
+QUEUE_BYTES = 4 * 1024 * 1024
+"""What may wait for one subscriber before its stream ends with RESYNC."""
+
+SNAPSHOTS_AT_ONCE = 64
+"""Snapshots that are being sent at the same time; the next one is told when to come back."""
+
+HELLO_TIMEOUT_S = 10.0
+SILENCE_S = 120.0
+"""A subscriber that has not pinged for so long is gone."""
+
+CALL_TIMEOUT_S = 10.0
+"""For a caller that gives no deadline."""
+
+LONGEST_CALL_S = 60.0
+
+FUTURE_OP_ID_MS = 60_000
+"""How far ahead of the service's clock the time in an op id may be."""

@@ -1,0 +1,56 @@
+"""What is revoked, and what the answer says. Pure values; parsing is in `rpc/wire.py`."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from dataclasses import dataclass
+
+from revocation_sdk._lattice import Cutoff, Kind
+from revocation_sdk._position import Position
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One thing to revoke. `issuer=None` means whichever issuer; `expires_at` (seconds) is for tokens only."""
+
+    kind: Kind
+    issuer: str | None
+    value: str
+    expires_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """Who asks for what under which op id. `caller` separates the op ids of different identities."""
+
+    realm: str
+    caller: str
+    op_id: uuid.UUID
+    digest: str
+    """Digest of the request's content: the same op id with another one is an error."""
+
+    def key(self, chunk: int = 0) -> str:
+        """Name of the op record in the store: 32 hex characters, which say nothing about the caller."""
+        text = b"\0".join((self.realm.encode(), self.caller.encode(), self.op_id.bytes, str(chunk).encode()))
+        return hashlib.blake2b(text, digest_size=16, person=b"revocation op id").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was committed, and where it stands."""
+
+    positions: tuple[Position, ...]
+    stored: bool
+    cutoff: Cutoff | None
+    rows: bytes
+
+
+def request_digest(content: bytes) -> str:
+    """32 hex characters for the content of a request."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def op_id_ms(op_id: uuid.UUID) -> int:
+    """The time in a UUID version 7, milliseconds since 1970 (RFC 9562 section 5.7)."""
+    return op_id.int >> 80

@@ -1,0 +1,138 @@
+"""One service process, put together: its partitions, and all that stands on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from revocation.barrier import Barrier
+from revocation.commit import Committer
+from revocation.config import Ack, Config
+from revocation.hub import Hub
+from revocation.keyring import Keyring
+from revocation.membership import Timing
+from revocation.partition import Applied
+from revocation.replica import Replica, ReplicaOptions, wall_ms
+from revocation.service import Realm, Revocations
+from revocation.store import Durability, Store
+from revocation.telemetry import Metrics
+from revocation_api.v1 import revocation_pb2 as pb
+
+_FORGET_S = 30.0
+
+
+class Node:
+    """The parts of one service process. Made before the store answers; `run` brings it to life."""
+
+    def __init__(
+        self, config: Config, keyring: Keyring, store: Store, metrics: Metrics, *, replica_id: str, fresh: bool
+    ) -> None:
+        self.replica_id = replica_id
+        self.ack: Ack = config.ack
+        self.metrics = metrics
+        self.max_subscribers = config.max_subscribers
+        self.store_name = ""
+        self._store = store
+        self._keyring = keyring
+        options = _options(config, replica_id, fresh)
+        durability = Durability(replicas=config.ack.copies, fsync=config.ack.level == "fsynced")
+        # A barrier at level replicated(n) waits too, or a cut-off primary could go on vouching (model 2).
+        waits = Durability(replicas=config.ack.copies)
+        self.replicas = [
+            Replica(i, store, options, self._on_applied, self._on_confirmed) for i in range(config.partitions)
+        ]
+        self.committers = [Committer(replica, store, durability) for replica in self.replicas]
+        self.barriers = [Barrier(replica, store, waits) for replica in self.replicas]
+        self.realms: Mapping[str, Realm] = {
+            name: Realm(name, settings, tuple(keyring.realm_keys(name))) for name, settings in config.realms.items()
+        }
+        self.service = Revocations(
+            self.realms, self.replicas, self.committers, self.barriers, config.op_retention_s
+        )
+        self.hub = Hub([replica.partition for replica in self.replicas], self.barriers, list(self.realms))
+
+    def _on_applied(self, index: int, applied: list[Applied]) -> None:
+        self.hub.on_applied(index, applied)
+
+    async def _on_confirmed(self, index: int) -> None:
+        """A history was taken up: what the store must know besides it is put back (a wiped one has forgotten)."""
+        self.metrics.history_changes.labels(str(index)).inc()
+        if index == 0:
+            await self._store.agree_on_secret(self._keyring.commitments())
+
+    @property
+    def loaded(self) -> bool:
+        """Whether every partition has been loaded once: before, nothing is served."""
+        return all(replica.partition.log_id for replica in self.replicas)
+
+    @property
+    def ready(self) -> bool:
+        """Whether this replica may acknowledge and vouch in every partition now."""
+        return all(replica.state == "usable" for replica in self.replicas)
+
+    async def run(self) -> None:
+        """Keeps the partitions until cancelled. The store has been started."""
+        async with asyncio.TaskGroup() as group:
+            for replica in self.replicas:
+                group.create_task(replica.run(), name=f"replica-{replica.index}")
+            group.create_task(self._forget(), name="forget-expired")
+
+    async def _forget(self) -> None:
+        while True:
+            await asyncio.sleep(_FORGET_S)
+            self.service.forget_expired()
+            for name, hub in self.hub.realms.items():
+                self.metrics.view_entries.labels(name).set(sum(len(history.view) for history in hub.histories))
+                hub.forget_snapshots()
+
+    async def leave(self) -> None:
+        """Takes this replica off the registry, where that is safe."""
+        await asyncio.gather(*(replica.leave() for replica in self.replicas))
+
+    def store_ms(self) -> int:
+        """The store's time, by the partition whose clock is behind."""
+        return min(replica.store_ms() for replica in self.replicas)
+
+    def clock_skew_ms(self) -> int:
+        """This process's clock minus the store's."""
+        return wall_ms() - self.store_ms()
+
+    def members(self) -> list[pb.ListMembersResponse.Member]:
+        """The registry as last seen."""
+        return [
+            pb.ListMembersResponse.Member(
+                id=name,
+                partition=replica.index,
+                active=member.active,
+                confirmed=member.log_id == replica.registry.log_id,
+                last_seen_ms=member.beat_ms,
+            )
+            for replica in self.replicas
+            for name, member in sorted(replica.registry.members.items())
+        ]
+
+    async def strike(self, member: str) -> bool:
+        """Strikes a member off by an operator's order; False if it is not listed or was heard of just now."""
+        struck = False
+        for replica in self.replicas:
+            log_id = replica.registry.log_id
+            silent_ms = replica.detect_ms
+            struck |= await self._store.strike(replica.index, log_id, member, "forced", None, silent_ms) is None
+            replica.doubt()
+        return struck
+
+
+def _options(config: Config, replica_id: str, fresh: bool) -> ReplicaOptions:
+    timing = Timing(
+        # A store that we made ourselves, just now, cannot have been wiped: nobody needs to be waited for (H7).
+        settle_ms=0 if fresh else int(config.settle_s * 1000),
+        detect_ms=int(config.detect_s * 1000),
+        strike_after_ms=int(config.strike_after_s * 1000),
+    )
+    return ReplicaOptions(
+        member=replica_id,
+        heartbeat_s=config.heartbeat_s,
+        timing=timing,
+        log_retention_s=config.log_retention_s,
+        copies=config.ack.copies,
+    )

@@ -1,0 +1,70 @@
+"""What every call has in common: who calls, a request id, one log line, metrics, and errors that become statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+
+from revocation import limits
+from revocation.auth import Authorizer, Caller
+from revocation.errors import ServiceError, Unavailable
+from revocation.rpc.errors import code_of, trailers
+from revocation.telemetry import Metrics, begin_request
+
+log = structlog.get_logger("revocation.rpc")
+Context = grpc.aio.ServicerContext[Any, Any]
+Response = TypeVar("Response")
+
+
+class Calls:
+    """Runs the bodies of RPC methods."""
+
+    def __init__(self, metrics: Metrics, authorizer: Authorizer) -> None:
+        self._metrics = metrics
+        self._authorizer = authorizer
+        self.draining = False
+
+    async def run(
+        self, context: Context, method: str, realm: str, body: Callable[[Caller, float], Awaitable[Response]]
+    ) -> Response:
+        """Authorises, runs `body(caller, deadline)` and turns what it raises into a status."""
+        begun = time.perf_counter()
+        metadata = dict(context.invocation_metadata() or ())
+        given = metadata.get("x-request-id")
+        begin_request(given if isinstance(given, str) else None)
+        code = grpc.StatusCode.OK
+        try:
+            if self.draining and method != "Watch":
+                raise Unavailable("this replica is shutting down", reason="DRAINING")
+            caller = await self._authorizer.authorize(context, method, realm)
+            return await body(caller, deadline(context))
+        except ServiceError as error:
+            code = code_of(error)
+            await context.abort(code, error.message, trailing_metadata=trailers(error))
+            raise  # abort has raised already; this tells the type checker
+        except asyncio.CancelledError:
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            code = grpc.StatusCode.INTERNAL
+            log.exception("call_failed", method=method)
+            internal = ServiceError("a fault of the service; its log has more under the request id")
+            await context.abort(code, internal.message, trailing_metadata=trailers(internal))
+            raise AssertionError("unreachable") from error
+        finally:
+            self._metrics.rpc_requests.labels(method, code.name).inc()
+            self._metrics.rpc_seconds.labels(method, code.name).observe(time.perf_counter() - begun)
+
+
+def deadline(context: Context) -> float:
+    """When the call must have ended, in event-loop time; a little before the caller gives up, to say why."""
+    remaining = context.time_remaining()
+    seconds = limits.CALL_TIMEOUT_S if remaining is None else min(remaining * 0.95, limits.LONGEST_CALL_S)
+    return asyncio.get_running_loop().time() + seconds

@@ -1,0 +1,105 @@
+"""The gRPC server: services, health, reflection, transport and limits in one function."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from revocation import limits
+from revocation.auth import Authorizer
+from revocation.config import Config
+from revocation.node import Node
+from revocation.rpc.calls import Calls
+from revocation.rpc.revocations import RevocationServicer
+from revocation.rpc.watch import Watch
+from revocation_api.v1 import revocation_pb2
+
+SERVICE = "revocation.v1.RevocationService"
+_OPTIONS = (
+    ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
+    ("grpc.max_send_message_length", 2 * limits.MESSAGE_BYTES),
+    ("grpc.max_metadata_size", limits.METADATA_BYTES),
+    # Both sides ask whether the other is there; without it a dead peer lasts a quarter of an hour.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+    # A mass connect is met by our own admission, not by cancelled calls.
+    ("grpc.server.max_pending_requests", 100_000),
+    ("grpc.server.max_pending_requests_hard_limit", 200_000),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Server:
+    """A started gRPC server. `port` is the one it listens on (0 for a unix socket)."""
+
+    def __init__(self, config: Config, node: Node, authorizer: Authorizer) -> None:
+        self.calls = Calls(node.metrics, authorizer)
+        self._config = config
+        self._watch = Watch(self.calls, node)
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server.add_generic_rpc_handlers((_handlers(RevocationServicer(self.calls, node), self._watch),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        self.port = self._listen()
+
+    def _listen(self) -> int:
+        config = self._config
+        if config.tls_cert is None or config.tls_key is None:
+            return self._server.add_insecure_port(config.listen)
+        credentials = grpc.ssl_server_credentials(
+            [(_read(config.tls_key), _read(config.tls_cert))],
+            root_certificates=_read(config.client_ca) if config.client_ca else None,
+            require_client_auth=config.client_ca is not None,
+        )
+        return self._server.add_secure_port(config.listen, credentials)
+
+    async def start(self) -> None:
+        """Begins to serve; not healthy until told so."""
+        await self.set_serving(False)
+        await self._server.start()
+
+    async def set_serving(self, serving: bool) -> None:
+        """What the health service says under the names "" and of the service."""
+        known = health_pb2.HealthCheckResponse
+        status = known.SERVING if serving else known.NOT_SERVING
+        for name in ("", SERVICE):
+            await self._health.set(name, status)
+
+    async def drain(self, grace_s: float) -> None:
+        """Ends gracefully: not healthy, no new calls, goodbye to subscribers, calls under way finish."""
+        await self.set_serving(False)
+        self.calls.draining = True
+        await self._watch.drain(grace_s)
+        await self._server.stop(grace_s)
+
+
+def _handlers(servicer: RevocationServicer, watch: Watch) -> grpc.GenericRpcHandler:
+    """Every method of the service. By hand, because the messages of Watch come encoded from the hub."""
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+        "Watch": grpc.stream_stream_rpc_method_handler(
+            watch.serve,
+            request_deserializer=revocation_pb2.WatchRequest.FromString,
+            response_serializer=bytes,
+        )
+    }
+    for method in revocation_pb2.DESCRIPTOR.services_by_name["RevocationService"].methods:
+        if method.name not in handlers:
+            handlers[method.name] = grpc.unary_unary_rpc_method_handler(
+                getattr(servicer, method.name),
+                request_deserializer=GetMessageClass(method.input_type).FromString,
+                response_serializer=GetMessageClass(method.output_type).SerializeToString,
+            )
+    return grpc.method_handlers_generic_handler(SERVICE, handlers)
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes()

@@ -1,0 +1,123 @@
+"""The messages of Watch, encoded. Hub and servicer hand bytes to gRPC, so that a change is encoded once for all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from revocation_api.v1 import revocation_pb2 as pb
+from revocation_sdk._lattice import RealmKey
+from revocation_sdk._messages import (
+    Changes,
+    Goodbye,
+    Intent,
+    Mark,
+    PartitionIntent,
+    RealmSettings,
+    SnapshotChunk,
+    SnapshotEnd,
+)
+from revocation_sdk._position import NOWHERE, ZERO_DIGEST, Position
+
+_INTENTS = {
+    Intent.UP_TO_DATE: pb.Welcome.UP_TO_DATE,
+    Intent.RESUME: pb.Welcome.RESUME,
+    Intent.SNAPSHOT: pb.Welcome.SNAPSHOT,
+}
+
+
+def position(value: Position) -> pb.Position:
+    """One position."""
+    if value == NOWHERE:
+        return pb.Position()
+    return pb.Position(log_id=value.log_id, seq=value.seq, digest=value.digest)
+
+
+def positions(values: Iterable[Position]) -> pb.Positions:
+    """One position for each partition."""
+    return pb.Positions(partitions=[position(value) for value in values])
+
+
+def positions_from(message: pb.Positions) -> tuple[Position, ...]:
+    """What a client says of its positions; an absurd one is as good as none, and leads to a snapshot."""
+    return tuple(
+        Position(item.log_id, item.seq, item.digest or ZERO_DIGEST) if item.log_id else NOWHERE
+        for item in message.partitions
+    )
+
+
+def welcome(
+    intents: Sequence[PartitionIntent], settings: RealmSettings, keys: Sequence[RealmKey], store_ms: int, replica: str
+) -> bytes:
+    """The first answer of a stream."""
+    return pb.WatchResponse(
+        welcome=pb.Welcome(
+            partitions=[
+                pb.Welcome.Partition(
+                    intent=_INTENTS[item.intent], reason=item.reason, position=position(item.position)
+                )
+                for item in intents
+            ],
+            settings=pb.RealmSettings(
+                max_token_life_s=settings.max_token_life_s,
+                max_leeway_s=settings.max_leeway_s,
+                margin_s=settings.margin_s,
+            ),
+            keys=[pb.RealmKey(tag=key.tag, key=key.key) for key in keys],
+            store_ms=store_ms,
+            replica=replica,
+        )
+    ).SerializeToString()
+
+
+def snapshot_chunk(chunk: SnapshotChunk) -> bytes:
+    """A part of a snapshot."""
+    return pb.WatchResponse(
+        snapshot_chunk=pb.SnapshotChunk(partition=chunk.partition, rows=chunk.rows)
+    ).SerializeToString()
+
+
+def snapshot_end(end: SnapshotEnd) -> bytes:
+    """The end of a partition's snapshot."""
+    return pb.WatchResponse(
+        snapshot_end=pb.SnapshotEnd(
+            partition=end.partition, position=position(end.position), count=end.count, digest=end.digest
+        )
+    ).SerializeToString()
+
+
+def changes(value: Changes) -> bytes:
+    """Records that follow each other."""
+    return pb.WatchResponse(
+        changes=pb.Changes(
+            partition=value.partition,
+            previous=position(value.previous),
+            position=position(value.position),
+            records=value.records,
+        )
+    ).SerializeToString()
+
+
+def mark(value: Mark) -> bytes:
+    """A change of history."""
+    return pb.WatchResponse(
+        mark=pb.Mark(
+            partition=value.partition,
+            previous=position(value.previous),
+            position=position(value.position),
+            rows=value.rows,
+        )
+    ).SerializeToString()
+
+
+def progress(nonce: int, values: Iterable[Position], store_ms: int) -> bytes:
+    """The answer to a ping."""
+    return pb.WatchResponse(
+        progress=pb.Progress(nonce=nonce, positions=positions(values), store_ms=store_ms)
+    ).SerializeToString()
+
+
+def goodbye(value: Goodbye) -> bytes:
+    """The stream will end."""
+    return pb.WatchResponse(
+        goodbye=pb.Goodbye(reason=value.reason, reconnect_after_ms=value.reconnect_after_ms)
+    ).SerializeToString()

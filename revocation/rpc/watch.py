@@ -1,0 +1,167 @@
+"""Watch: one stream of one verifier. The hub fills its queue; this writes the queue out and reads the pings."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator
+
+import structlog
+
+from revocation import limits
+from revocation.auth import Caller
+from revocation.errors import InvalidField, Overloaded, ServiceError, Unavailable
+from revocation.hub import Beginning, Busy, RealmHub, Subscriber
+from revocation.node import Node
+from revocation.rpc import stream, wire
+from revocation.rpc.calls import Calls, Context
+from revocation_api.v1 import revocation_pb2 as pb
+from revocation_sdk._messages import Goodbye
+from revocation_sdk._messages import RealmSettings as Announced
+
+log = structlog.get_logger("revocation.watch")
+PROTOCOL = 1
+
+
+class Watch:
+    """Serves streams."""
+
+    def __init__(self, calls: Calls, node: Node) -> None:
+        self._calls = calls
+        self._node = node
+
+    async def serve(self, requests: AsyncIterator[pb.WatchRequest], context: Context) -> None:
+        """One stream, from hello to its end."""
+        hello = await self._hello(requests, context)
+
+        async def body(_: Caller, __: float) -> None:
+            await self._follow(hello, requests, context)
+
+        await self._calls.run(context, "Watch", hello.realm, body)
+
+    async def _hello(self, requests: AsyncIterator[pb.WatchRequest], context: Context) -> pb.Hello:
+        try:
+            async with asyncio.timeout(limits.HELLO_TIMEOUT_S):
+                first = await anext(aiter(requests), None)
+        except TimeoutError:
+            first = None
+        # What is missing is refused in `_follow`, inside of what all calls have in common.
+        return first.hello if first is not None and first.WhichOneof("kind") == "hello" else pb.Hello()
+
+    async def _follow(self, hello: pb.Hello, requests: AsyncIterator[pb.WatchRequest], context: Context) -> None:
+        if hello.protocol != PROTOCOL:
+            raise InvalidField("hello.protocol", f"must be {PROTOCOL}", reason="PROTOCOL_VIOLATION")
+        realm = self._node.service.realm(hello.realm)
+        hub = self._node.hub.realms[realm.name]
+        self._may_begin()
+        subscriber = Subscriber(
+            wire.bounded("hello.name", hello.name, limits.LABEL_BYTES),
+            wire.bounded("hello.sdk_version", hello.sdk_version, limits.LABEL_BYTES),
+        )
+        beginning = self._subscribe(hub, subscriber, hello)
+        pings = asyncio.create_task(self._read_pings(requests, hub, subscriber), name="pings")
+        try:
+            settings = realm.settings
+            announced = Announced(settings.max_token_life_s, settings.max_leeway_s, settings.margin_s)
+            store_ms = self._node.store_ms()
+            await context.write(
+                stream.welcome(beginning.intents, announced, realm.keys, store_ms, self._node.replica_id)
+            )
+            await self._begin(beginning, context)
+            await self._write_out(subscriber, context)
+        finally:
+            hub.subscribers.discard(subscriber)
+            self._node.metrics.subscribers.labels(realm.name).set(len(hub.subscribers))
+            pings.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await pings
+
+    def _may_begin(self) -> None:
+        if self._calls.draining:
+            raise Unavailable("this replica is shutting down", reason="DRAINING")
+        if not self._node.loaded:
+            raise Unavailable("this replica is loading")
+        if sum(len(hub.subscribers) for hub in self._node.hub.realms.values()) >= self._node.max_subscribers:
+            raise Overloaded("as many streams as this replica takes", retry_after_ms=_jitter(5_000), reason=_TOO_MANY)
+
+    def _subscribe(self, hub: RealmHub, subscriber: Subscriber, hello: pb.Hello) -> Beginning:
+        resume = stream.positions_from(hello.resume)
+        try:
+            beginning = hub.subscribe(subscriber, resume, self._node.hub.may_snapshot)
+        except Busy:
+            raise Overloaded("too many snapshots at once", retry_after_ms=_jitter(2_000), reason=_TOO_MANY) from None
+        self._node.metrics.subscribers.labels(hello.realm).set(len(hub.subscribers))
+        for intent in beginning.intents:
+            if intent.reason:
+                self._node.metrics.snapshots.labels(intent.reason).inc()
+        return beginning
+
+    async def _begin(self, beginning: Beginning, context: Context) -> None:
+        hub = self._node.hub
+        hub.snapshots_running += bool(beginning.snapshots)
+        self._node.metrics.snapshots_running.set(hub.snapshots_running)
+        try:
+            for message in beginning.messages:
+                await context.write(message)
+        finally:
+            beginning.messages.clear()
+            hub.snapshots_running -= bool(beginning.snapshots)
+            self._node.metrics.snapshots_running.set(hub.snapshots_running)
+
+    async def _write_out(self, subscriber: Subscriber, context: Context) -> None:
+        while True:
+            message = subscriber.take()
+            if message is not None:
+                await context.write(message)
+            elif subscriber.ended is not None:
+                raise self._end(subscriber.ended)
+            else:
+                await subscriber.wake.wait()
+
+    def _end(self, why: str) -> ServiceError:
+        self._node.metrics.resyncs.labels(why).inc()
+        if why == "slow":
+            self._node.metrics.queue_overflows.inc()
+        if why == "gone":
+            return Unavailable("no ping for too long")
+        if why == "drain":
+            return Unavailable("this replica is shutting down", reason="DRAINING")
+        if why == "protocol":
+            return InvalidField("ping", "was expected", reason="PROTOCOL_VIOLATION")
+        return Unavailable("the stream cannot go on without a gap; connect again", reason="RESYNC")
+
+    async def _read_pings(
+        self, requests: AsyncIterator[pb.WatchRequest], hub: RealmHub, subscriber: Subscriber
+    ) -> None:
+        while subscriber.ended is None:
+            try:
+                async with asyncio.timeout(limits.SILENCE_S):
+                    request = await anext(aiter(requests), None)
+            except TimeoutError:
+                subscriber.end("gone")
+                return
+            if request is None:
+                subscriber.end("gone")
+            elif request.WhichOneof("kind") != "ping":
+                subscriber.end("protocol")
+            else:
+                subscriber.applied = stream.positions_from(request.ping.applied)
+                self._node.hub.ping(hub, subscriber, request.ping.nonce)
+
+    async def drain(self, grace_s: float) -> None:
+        """Says goodbye to all subscribers, spread over the grace period so that they do not come back as a herd."""
+        subscribers = [s for hub in self._node.hub.realms.values() for s in hub.subscribers]
+        for subscriber in subscribers:
+            subscriber.put(stream.goodbye(Goodbye("drain", int(random.uniform(0, grace_s * 500)))))  # noqa: S311
+        for number, subscriber in enumerate(subscribers):
+            asyncio.get_running_loop().call_later(
+                0.1 + grace_s * 0.5 * number / max(1, len(subscribers)), subscriber.end, "drain"
+            )
+
+
+_TOO_MANY = "TOO_MANY_STREAMS"
+
+
+def _jitter(milliseconds: int) -> int:
+    return int(random.uniform(0.5, 1.0) * milliseconds)  # noqa: S311  # spreads load, guards nothing

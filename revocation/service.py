@@ -1,0 +1,274 @@
+"""What the service does, free of gRPC and of Redis: decide, commit, answer from memory behind a barrier."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from revocation.barrier import Barrier
+from revocation.commit import MAX_ROWS, Committer
+from revocation.errors import InvalidField, OutcomeUnknown, ServiceError, Unavailable
+from revocation.limits import FUTURE_OP_ID_MS
+from revocation.model import Operation, Receipt, Target, op_id_ms
+from revocation.realms import RealmSettings
+from revocation.replica import NotReady, Replica, wall_ms
+from revocation.store import Cutoffs, Denials, Op, OpResult, StoreUnavailable
+from revocation_sdk._judge import Facts, Revoked, Versions, judge, versions_for
+from revocation_sdk._lattice import CUTOFF, DENIAL, NEVER, Cutoff, Group, Kind, RealmKey, join_groups
+from revocation_sdk._position import NOWHERE, Position
+
+_CUTOFF_KINDS = (Kind.SUBJECT, Kind.CLIENT, Kind.REALM)
+_POLL_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Realm:
+    """A realm as configured, with its fingerprint keys; the first is the one new entries are made under."""
+
+    name: str
+    settings: RealmSettings
+    keys: tuple[RealmKey, ...]
+
+    @property
+    def slack_s(self) -> int:
+        """How much longer than `exp` an entry lives."""
+        return self.settings.max_leeway_s + self.settings.margin_s
+
+    @property
+    def horizon_s(self) -> int:
+        """How long a cutoff lives: until no session opened before it can still be refreshed."""
+        longest = max(self.settings.absolute_timeout_s, self.settings.max_token_life_s + self.slack_s)
+        return longest + 2 * self.settings.margin_s
+
+
+class Revocations:
+    """Commits revocations and answers questions about tokens."""
+
+    def __init__(
+        self,
+        realms: Mapping[str, Realm],
+        replicas: Sequence[Replica],
+        committers: Sequence[Committer],
+        barriers: Sequence[Barrier],
+        op_retention_s: int = 600,
+    ) -> None:
+        self._realms = realms
+        self._replicas = replicas
+        self._committers = committers
+        self._barriers = barriers
+        self._op_retention_ms = op_retention_s * 1000
+
+    def realm(self, name: str) -> Realm:
+        """The realm of this name. Raises InvalidField."""
+        realm = self._realms.get(name)
+        if realm is None:
+            raise InvalidField("realm", "is not a realm of this service", reason="UNKNOWN_REALM")
+        return realm
+
+    def partition_of(self, realm: Realm, target: Target) -> int:
+        """Where a target's entries and version clock live.
+
+        Subjects by value alone, whatever the issuer: the version in a token is one number, which must come from one
+        clock. Clients, keys and the realm lie in the first.
+        """
+        if target.kind in (Kind.TOKEN, Kind.SESSION, Kind.SUBJECT):
+            return realm.keys[0].fingerprint(target.kind, None, target.value) % len(self._replicas)
+        return 0
+
+    # -- revoking -----------------------------------------------------------------------------------------------
+
+    async def revoke(self, operation: Operation, target: Target, deadline: float) -> Receipt:
+        """Commits one revocation. `deadline` is in event-loop time. Raises ServiceError."""
+        realm = self.realm(operation.realm)
+        self._check_op_id(operation)
+        if target.kind is Kind.TOKEN:
+            return await self._deny(realm, operation, [target], deadline)
+        if target.kind in _CUTOFF_KINDS:
+            return await self._cut_off(realm, operation, target, deadline)
+        expires_at = NEVER
+        if target.kind is Kind.SESSION:
+            expires_at = self._latest_s() + realm.settings.max_token_life_s + realm.slack_s
+        fp = realm.keys[0].fingerprint(target.kind, target.issuer, target.value)
+        rows = {self.partition_of(realm, target): [DENIAL.pack(fp, expires_at)]}
+        return await self._commit_rows(realm, operation, target.kind, rows, deadline)
+
+    async def revoke_tokens(self, operation: Operation, targets: Sequence[Target], deadline: float) -> Receipt:
+        """Commits many tokens, validated whole, in as many scripts as it takes. Raises ServiceError."""
+        realm = self.realm(operation.realm)
+        self._check_op_id(operation)
+        return await self._deny(realm, operation, targets, deadline)
+
+    async def _deny(
+        self, realm: Realm, operation: Operation, targets: Sequence[Target], deadline: float
+    ) -> Receipt:
+        now = self._now_s()
+        horizon = now + realm.settings.max_token_life_s + realm.slack_s
+        for number, target in enumerate(targets):
+            if target.expires_at > horizon:
+                field = "token.expires_at" if len(targets) == 1 else f"items[{number}].expires_at"
+                text = "is beyond now + max_token_life + max_leeway: no verifier accepts such a token"
+                raise InvalidField(field, text, reason="BEYOND_HORIZON")
+        rows: dict[int, list[bytes]] = {}
+        for target in targets:
+            # Judged by the smaller clock: what might still be accepted somewhere is stored.
+            if target.expires_at + realm.slack_s >= now:
+                fp = realm.keys[0].fingerprint(Kind.TOKEN, target.issuer, target.value)
+                row = DENIAL.pack(fp, target.expires_at + realm.slack_s)
+                rows.setdefault(self.partition_of(realm, target), []).append(row)
+        return await self._commit_rows(realm, operation, Kind.TOKEN, rows, deadline)
+
+    async def _commit_rows(
+        self, realm: Realm, operation: Operation, kind: Kind, rows: Mapping[int, list[bytes]], deadline: float
+    ) -> Receipt:
+        if not rows:
+            return Receipt((NOWHERE,) * len(self._replicas), stored=False, cutoff=None, rows=b"")
+        tag = realm.keys[0].tag
+        chunks = [
+            (partition, b"".join(packed[start : start + MAX_ROWS]))
+            for partition, packed in sorted(rows.items())
+            for start in range(0, len(packed), MAX_ROWS)
+        ]
+        results = await self._commit_all(
+            [
+                (partition, Op(realm.name, operation.key(number), operation.digest, (Denials(kind, tag, chunk),)))
+                for number, (partition, chunk) in enumerate(chunks)
+            ],
+            deadline,
+        )
+        committed = join_groups(Group(kind, tag, chunk) for _, chunk in chunks)
+        return Receipt(self._positions(results), stored=True, cutoff=None, rows=committed)
+
+    async def _cut_off(self, realm: Realm, operation: Operation, target: Target, deadline: float) -> Receipt:
+        key = realm.keys[0]
+        fp = key.fingerprint(target.kind, target.issuer, target.value)
+        group = Cutoffs(target.kind, key.tag, realm.horizon_s, fp.to_bytes(8, "little"))
+        partition = self.partition_of(realm, target)
+        op = Op(realm.name, operation.key(), operation.digest, (group,))
+        results = await self._commit_all([(partition, op)], deadline)
+        result = results[0][1]
+        row = CUTOFF.pack(fp, result.expires_at, result.version, result.at_ms)
+        cutoff = Cutoff(result.expires_at, result.version, result.at_ms)
+        return Receipt(self._positions(results), True, cutoff, join_groups([Group(target.kind, key.tag, row)]))
+
+    async def _commit_all(
+        self, ops: Sequence[tuple[int, Op]], deadline: float
+    ) -> list[tuple[int, OpResult]]:
+        outcomes = await asyncio.gather(
+            *(self._committers[partition].commit(op, deadline) for partition, op in ops), return_exceptions=True
+        )
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        for failure in failures:
+            if len(failures) == len(outcomes) or not isinstance(failure, ServiceError):
+                raise failure
+        if failures:
+            raise OutcomeUnknown("a part of the batch was committed; retry with the same op id to complete it")
+        done = [outcome for outcome in outcomes if isinstance(outcome, OpResult)]
+        return [(partition, result) for (partition, _), result in zip(ops, done, strict=True)]
+
+    def _positions(self, results: Sequence[tuple[int, OpResult]]) -> tuple[Position, ...]:
+        positions = [NOWHERE] * len(self._replicas)
+        for partition, result in results:
+            log_id = bytes.fromhex(self._replicas[partition].partition.log_id)
+            if result.realm_seq >= positions[partition].seq:
+                positions[partition] = Position(log_id, result.realm_seq, result.realm_digest)
+        return tuple(positions)
+
+    def _check_op_id(self, operation: Operation) -> None:
+        age_ms = wall_ms() - op_id_ms(operation.op_id)
+        if age_ms > self._op_retention_ms:
+            text = "is older than the retention: whether it ran cannot be known any more"
+            raise InvalidField("op_id", text, reason="OP_ID_EXPIRED")
+        if age_ms < -FUTURE_OP_ID_MS:
+            raise InvalidField("op_id", "comes from the future: check the caller's clock", reason="OP_ID_EXPIRED")
+
+    # -- answering ----------------------------------------------------------------------------------------------
+
+    async def check(
+        self, realm_name: str, facts: Facts, not_older_than: Sequence[Position], deadline: float
+    ) -> tuple[Revoked | None, tuple[Position, ...]]:
+        """The verdict on a token, complete as of a moment after this call. Raises Unavailable."""
+        realm = self.realm(realm_name)
+        await self._prove(deadline)
+        positions = await self._reach(realm, not_older_than, deadline)
+        now = self._now_s()
+        verdicts = [
+            judge(replica.partition.realm(realm.name).view, realm.keys, facts, now, realm.settings.margin_s)
+            for replica in self._replicas
+        ]
+        found = [verdict for verdict in verdicts if verdict is not None]
+        return (min(found, key=lambda verdict: verdict.target) if found else None), positions
+
+    async def versions(
+        self, realm_name: str, issuer: str | None, subject: str | None, client_id: str | None, deadline: float
+    ) -> tuple[Versions, int, tuple[Position, ...]]:
+        """The versions to mint now, and the store's time in milliseconds. Raises Unavailable."""
+        realm = self.realm(realm_name)
+        now_ms = await self._prove(deadline)
+        found = [
+            versions_for(
+                replica.partition.realm(realm.name).view, realm.keys, issuer, subject, client_id, now_ms / 1000
+            )
+            for replica in self._replicas
+        ]
+        highest = (max(v[0] for v in found), max(v[1] for v in found), max(v[2] for v in found))
+        return highest, now_ms, self._realm_positions(realm)
+
+    async def _prove(self, deadline: float) -> int:
+        """Barriers in all partitions that begin now; the store's time in milliseconds."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                while True:
+                    try:
+                        proofs = await asyncio.gather(*(barrier.prove() for barrier in self._barriers))
+                        return min(proof.store_ms for proof in proofs)
+                    except NotReady:
+                        if any(replica.state == "unreachable" for replica in self._replicas):
+                            raise StoreUnavailable from None
+                        await asyncio.gather(*(replica.usable(1.0) for replica in self._replicas), return_exceptions=True)
+        except StoreUnavailable:
+            raise Unavailable("the store cannot be reached", reason="STORE_UNAVAILABLE") from None
+        except TimeoutError:
+            states = ", ".join(sorted({replica.state for replica in self._replicas} - {"usable"}))
+            raise Unavailable(f"this replica cannot prove that it is current ({states or 'too slow'})") from None
+
+    async def _reach(self, realm: Realm, wanted: Sequence[Position], deadline: float) -> tuple[Position, ...]:
+        """Waits until the realm stands at or behind `wanted`.
+
+        After a barrier that is at once the case, unless the position is of a history that this replica does not know.
+        """
+        try:
+            async with asyncio.timeout_at(deadline):
+                while not self._reached(realm, wanted):
+                    await asyncio.sleep(_POLL_S)
+        except TimeoutError:
+            raise Unavailable("not_older_than was not reached in time", reason="POSITION_NOT_REACHED") from None
+        return self._realm_positions(realm)
+
+    def _reached(self, realm: Realm, wanted: Sequence[Position]) -> bool:
+        for replica, position in zip(self._replicas, wanted, strict=False):
+            own = replica.partition.realm(realm.name).position
+            if position.log_id == b"" or position.log_id.hex() in replica.partition.lineage:
+                continue  # what was acknowledged in an older history, healing has brought along
+            if position.log_id != own.log_id or position.seq > own.seq:
+                return False
+        return True
+
+    def _realm_positions(self, realm: Realm) -> tuple[Position, ...]:
+        return tuple(replica.partition.realm(realm.name).position for replica in self._replicas)
+
+    def _now_s(self) -> int:
+        """The smallest of the clocks known: nothing is taken for expired that might not be."""
+        return min(wall_ms(), *(replica.store_ms() for replica in self._replicas)) // 1000
+
+    def _latest_s(self) -> int:
+        """The largest of the clocks known: nothing that is made lives too short."""
+        return max(wall_ms(), *(replica.store_ms() for replica in self._replicas)) // 1000
+
+    def forget_expired(self) -> None:
+        """Drops what has expired by every clock. Called now and then."""
+        for replica in self._replicas:
+            now = min(wall_ms(), replica.store_ms()) / 1000
+            for history in replica.partition.realms.values():
+                history.view.drop_expired(now)
+

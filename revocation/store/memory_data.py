@@ -1,0 +1,98 @@
+"""What a server holds of one partition, in memory. See memory.py."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from revocation.store import ZERO, Closed, LogEntry, Member, OpResult, OpState, Registry, Standing
+
+
+@dataclass(slots=True)
+class _Segment:
+    due: float
+    rows: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(slots=True)
+class _OpRecord:
+    until_ms: int
+    digest: str
+    result: OpResult
+
+
+@dataclass(slots=True)
+class Data:
+    """One partition as a server holds it; a fresh one is an empty server. `at` is what the registry shows."""
+
+    at: Registry = field(default_factory=lambda: Registry(None))
+    owner: str = ""
+    high: int = 0
+    suspect: bool = False
+    own_ms: dict[str, int] = field(default_factory=dict)
+    log: list[LogEntry] = field(default_factory=list)
+    realms: dict[str, tuple[int, str]] = field(default_factory=dict)
+    segments: dict[tuple[str, str], _Segment] = field(default_factory=dict)
+    ops: dict[str, _OpRecord] = field(default_factory=dict)
+
+    def note_usable(self) -> None:
+        """H6: settled, and every member has confirmed this history."""
+        confirmed = all(member.log_id == self.at.log_id for member in self.at.members.values())
+        self.at = replace(self.at, usable=self.at.settled and confirmed)
+
+    def register(self, names: Sequence[str], now: int) -> None:
+        """Lists members that others know of."""
+        for name in [name for name in names if name not in self.at.members]:
+            self.at = replace(self.at, version=self.at.version + 1)
+            self.at.members[name] = Member(0, "", self.at.version, 0, False, now)
+
+    def standing(self, who: Standing) -> Closed | None:
+        """H6, H8: why this member may not acknowledge and vouch."""
+        member = self.at.members.get(who.member)
+        if member is None:
+            return Closed.HEAL
+        if member.incarnation > who.incarnation:
+            return Closed.FENCED
+        if member.incarnation < who.incarnation or member.log_id != self.at.log_id:
+            return Closed.HEAL
+        return None if self.at.usable and member.active else Closed.WAIT
+
+    def went_back(self, now: int) -> bool:
+        """Whether time did."""
+        return now + 1000 <= self.high
+
+    def expire(self, now: int) -> None:
+        """Keys that are over are gone, and nothing else happens then."""
+        self.segments = {name: segment for name, segment in self.segments.items() if segment.due * 1000 >= now}
+        self.ops = {key: record for key, record in self.ops.items() if record.until_ms >= now}
+
+    def keep(self, realm: str, name: str, due: str, rows: bytes, now: int) -> None:
+        """Appends rows to a segment."""
+        end = float("inf") if due == "never" else int(due)
+        if end * 1000 > now:
+            self.segments.setdefault((realm, name), _Segment(end)).rows.extend(rows)
+
+    def rows_of(self, realm: str, name: str) -> bytes:
+        """All rows of a segment."""
+        segment = self.segments.get((realm, name))
+        return bytes(segment.rows) if segment else b""
+
+    def append(self, realm: str, rows: bytes, ops: str, now: int, until_ms: int) -> None:
+        """One record of a realm, and those of its operations: both chains go on by one."""
+        realm_seq, realm_digest = self.realms.get(realm, (0, ZERO))
+        realm_seq, realm_digest = realm_seq + 1, _sha1(realm_digest.encode() + rows)
+        seq = self.at.seq + 1
+        digest = _sha1(f"{self.at.digest}{realm} {realm_seq} {realm_digest} {now} {ops}".encode())
+        self.at = replace(self.at, seq=seq, digest=digest)
+        self.realms[realm] = (realm_seq, realm_digest)
+        self.log.append(LogEntry(seq, realm, realm_seq, realm_digest, digest, now, rows, ops))
+        for text in ops.split():
+            key, request, version, expires_at, at_ms = text.split(":")
+            drawn = (int(version), int(at_ms), int(expires_at))
+            result = OpResult(OpState.DONE, *drawn, seq, realm_seq, bytes.fromhex(realm_digest))
+            self.ops.setdefault(key, _OpRecord(until_ms, request, result))
+
+
+def _sha1(content: bytes) -> str:
+    return hashlib.sha1(content, usedforsecurity=False).hexdigest()

@@ -1,0 +1,94 @@
+"""Revocation of JWTs, for the programs that verify, issue and take back tokens.
+
+    from revocation_sdk import RevocationClient, Verifier
+
+    client = RevocationClient("localhost:50051")
+    verifier = Verifier(client, key=public_key, algorithms=["ES256"], issuer="https://id.example", audience="api")
+    claims = verifier.verify(token).claims     # from memory; raises TokenRejected or StatusUnknown
+
+What is imported from here is public; modules whose names begin with an underscore are not.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from revocation_sdk.aio import AsyncRevocationClient
+from revocation_sdk.client import RevocationClient
+from revocation_sdk.errors import (
+    ConfigError,
+    InvalidRequest,
+    NotFresh,
+    OutcomeUnknown,
+    PermissionDenied,
+    RefreshReused,
+    RevocationError,
+    ServiceError,
+    SessionEnded,
+    SessionLimit,
+    StatusUnknown,
+    TokenExpired,
+    TokenInvalid,
+    TokenRejected,
+    TokenRevoked,
+    Unavailable,
+)
+from revocation_sdk.types import (
+    ClientSettings,
+    Cutoff,
+    Freshness,
+    Grant,
+    Login,
+    Member,
+    PartitionStatus,
+    Receipt,
+    ServiceStatus,
+    SessionInfo,
+    State,
+    Verified,
+    Versions,
+)
+
+if TYPE_CHECKING:
+    from revocation_sdk.verifier import Verifier
+
+__all__ = [
+    "AsyncRevocationClient",
+    "ClientSettings",
+    "ConfigError",
+    "Cutoff",
+    "Freshness",
+    "Grant",
+    "InvalidRequest",
+    "Login",
+    "Member",
+    "NotFresh",
+    "OutcomeUnknown",
+    "PartitionStatus",
+    "PermissionDenied",
+    "Receipt",
+    "RefreshReused",
+    "RevocationClient",
+    "RevocationError",
+    "ServiceError",
+    "ServiceStatus",
+    "SessionEnded",
+    "SessionInfo",
+    "SessionLimit",
+    "State",
+    "StatusUnknown",
+    "TokenExpired",
+    "TokenInvalid",
+    "TokenRejected",
+    "TokenRevoked",
+    "Unavailable",
+    "Verified",
+    "Verifier",
+    "Versions",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Verifier":
+        from revocation_sdk.verifier import Verifier
+
+        return Verifier
+    raise AttributeError(name)

@@ -1,0 +1,117 @@
+"""Unary calls, for threads and for event loops alike: connect, send, try again with the same op id.
+
+Both run on gRPC's synchronous stack; an event loop waits for the call's future. So any number of loops may share a
+client, which grpc.aio does not stand, and a cancelled task cancels its call on the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import grpc
+
+from revocation_sdk._channel import Endpoint, Endpoints, Security
+from revocation_sdk._operation import Operation
+from revocation_sdk._retry import NOT_CONNECTED, Failure, Retry
+from revocation_sdk._wire import failure_of
+
+T = TypeVar("T")
+
+
+class Calls:
+    """Calls to the address in use, or to the next if that one does not answer."""
+
+    def __init__(self, endpoints: Endpoints, how: Security) -> None:
+        self._endpoints = endpoints
+        self._how = how
+
+    def run(self, operation: Operation[Any], timeout: float) -> Any:
+        """The answer, as the wire has it. Raises ServiceError, SessionEnded or ConfigError."""
+        retry = _retry(operation, timeout)
+        while True:
+            endpoint = self._endpoints.current()
+            metadata = self._how.metadata()
+            seconds = retry.attempt_s(time.monotonic())
+            try:
+                if endpoint.proven or endpoint.connect(seconds):
+                    return _succeeded(endpoint, _method(endpoint, operation)(operation.request, seconds, metadata))
+                failure = NOT_CONNECTED
+            except grpc.RpcError as error:
+                failure = failure_of(error)
+            time.sleep(self._failed(endpoint, retry, failure))
+
+    async def run_async(self, operation: Operation[Any], timeout: float) -> Any:
+        """As `run`, without blocking the event loop."""
+        retry = _retry(operation, timeout)
+        while True:
+            endpoint = self._endpoints.current()
+            metadata = self._how.metadata()
+            seconds = retry.attempt_s(time.monotonic())
+            try:
+                if endpoint.proven or await _connect(endpoint, seconds):
+                    call = _method(endpoint, operation).future(operation.request, seconds, metadata)
+                    return _succeeded(endpoint, await _outcome(call))
+                failure = NOT_CONNECTED
+            except grpc.RpcError as error:
+                failure = failure_of(error)
+            await asyncio.sleep(self._failed(endpoint, retry, failure))
+
+    def _failed(self, endpoint: Endpoint, retry: Retry, failure: Failure) -> float:
+        if failure.elsewhere:
+            self._endpoints.leave(endpoint)
+        return retry.after(failure, time.monotonic(), random.random())
+
+
+def _retry(operation: Operation[Any], timeout: float) -> Retry:
+    return Retry(time.monotonic(), timeout, mutates=operation.mutates, op_id=operation.op_id)
+
+
+def _method(endpoint: Endpoint, operation: Operation[Any]) -> Any:
+    return getattr(endpoint.stub(operation.stub), operation.method)
+
+
+def _succeeded(endpoint: Endpoint, response: T) -> T:
+    endpoint.proven = True
+    return response
+
+
+async def _outcome(call: Any) -> Any:
+    """The response of a call that runs on gRPC's threads. Cancels it if the task is cancelled."""
+    try:
+        await _signalled(lambda done: call.add_done_callback(lambda _: done(None)))
+        return call.result()
+    finally:
+        call.cancel()
+
+
+async def _connect(endpoint: Endpoint, timeout: float) -> bool:
+    end: list[Callable[[], None]] = []
+    try:
+        return await asyncio.wait_for(_signalled(lambda done: end.append(endpoint.watch_connection(done))), timeout)
+    except TimeoutError:
+        return False
+    finally:
+        for unsubscribe in end:
+            unsubscribe()
+
+
+def _signalled(begin: Callable[[Callable[[Any], None]], object]) -> Awaitable[Any]:
+    """What another thread reports first, to this event loop."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[Any] = loop.create_future()
+
+    def settle(value: Any) -> None:
+        if not future.done():
+            future.set_result(value)
+
+    def report(value: Any) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(settle, value)
+
+    begin(report)
+    return future

@@ -1,0 +1,141 @@
+"""What both kinds of client have in common: all that needs no network."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from revocation_sdk._check import OnStale, check_policy
+from revocation_sdk._clock import Clock
+from revocation_sdk._core import MAX_STALENESS_S, PING_INTERVAL_S, Core, Options
+from revocation_sdk._follower import Follower
+from revocation_sdk.errors import StatusUnknown
+from revocation_sdk.types import Freshness, State
+
+
+class BaseClient:
+    """Follows one realm; judges from memory."""
+
+    def __init__(
+        self,
+        address: str = "localhost:50051",
+        *,
+        realm: str = "default",
+        issuer: str | None = None,
+        ping_interval: float = PING_INTERVAL_S,
+        max_staleness: float = MAX_STALENESS_S,
+        name: str = "",
+        ca: str | None = None,
+        cert: str | None = None,
+        key: str | None = None,
+        token: str | Callable[[], str] | None = None,
+        insecure: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        """Sets up a client; does no I/O.
+
+        Args:
+            address: `host:port`, several with commas, `dns:///name`, or `unix:path`.
+            realm: Whose revocations to follow.
+            issuer: The `iss` that revocations without one are meant for; None: whichever issuer.
+            ping_interval: Seconds between proofs of freshness.
+            max_staleness: How old the view may be to count as fresh for `state`, `check` and `wait_until_fresh`.
+            name: What `revocation status` shows for this client.
+            ca: Path of the certificates to trust; default: those of the system.
+            cert: Path of one's own certificate, with `key`.
+            key: Path of its private key.
+            token: A bearer token for the service, or a callable that returns one, quickly, for each call.
+            insecure: Plain text to whatever address. Loopback and unix sockets need no leave.
+            clock: For tests.
+
+        Raises:
+            ConfigError: Something does not fit together.
+        """
+        self._core = Core(
+            Options(address, realm, issuer, ping_interval, max_staleness, name, ca, cert, key, token, insecure, clock)
+        )
+        self._end = weakref.finalize(self, self._core.close)  # also at the interpreter's exit
+
+    @property
+    def realm(self) -> str:
+        """Whose revocations this client follows."""
+        return self._core.realm
+
+    @property
+    def state(self) -> State:
+        """What the client is doing right now."""
+        return self._core.state()
+
+    @property
+    def follower(self) -> Follower:
+        """The view and its lease, for verifiers."""
+        return self._core.follower
+
+    @property
+    def clock(self) -> Clock:
+        """What this client tells the time by, for verifiers."""
+        return self._core.clock
+
+    @property
+    def ping_interval(self) -> float:
+        """Seconds between proofs of freshness."""
+        return self._core.following.ping_interval
+
+    def start(self) -> None:
+        """Begins to follow, if that has not begun; waits for nothing."""
+        self._core.following.start()
+
+    def on_state_change(self, callback: Callable[[State], object]) -> None:
+        """Calls back on a thread of its own at every change of state; what the callback raises is logged."""
+        self._core.on_state_change(callback)
+
+    def invalidate(self) -> None:
+        """Not fresh from now on, until the service vouches anew.
+
+        For the one case that no clock can tell: a virtual machine that was restored from a snapshot.
+        """
+        self._core.following.invalidate()
+
+    def unknown(self, age_s: float | None) -> StatusUnknown:
+        """The error that says why the view is not fresh."""
+        self._core.following.revive()
+        reason, message = self._core.following.why_stale()
+        return StatusUnknown(message, age_s=age_s, reason=reason)
+
+    def check(
+        self,
+        claims: Mapping[str, Any],
+        *,
+        token: str | None = None,
+        key_id: str | None = None,
+        thumbprint: str | None = None,
+        max_staleness: float | None = None,
+        on_stale: OnStale = "deny",
+    ) -> Freshness:
+        """Accepts the claims of a token that the caller has verified and that was not taken back; no I/O.
+
+        Args:
+            claims: What the verified token says.
+            token: The token itself; needed only if it has no `jti`.
+            key_id: The `kid` under which one's own key set lists the key that verified.
+            thumbprint: Its RFC 7638 thumbprint. With neither, revoked signing keys go unnoticed.
+            max_staleness: How old the view may be; default: the client's.
+            on_stale: What to do when it is older: "deny" or "allow".
+
+        Raises:
+            TokenInvalid: These claims cannot be judged, or outlive the realm's limits.
+            TokenExpired: Expired for longer than any leeway.
+            TokenRevoked: Taken back; also reported when the view is stale.
+            StatusUnknown: The view is too old to tell.
+        """
+        check_policy(on_stale)
+        self._core.following.start()
+        sight = self._core.checker.look(claims, token, key_id, thumbprint)
+        limit = self._core.max_staleness if max_staleness is None else max_staleness
+        fresh = sight.age_s is not None and sight.age_s <= limit
+        if not fresh and on_stale == "deny":
+            raise self.unknown(sight.age_s)
+        if not fresh:
+            self._core.checker.allowed()
+        return Freshness(fresh, sight.age_s, self._core.following.position_text(sight.lease))

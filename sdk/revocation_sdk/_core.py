@@ -1,0 +1,170 @@
+"""What a client is made of, the same for both kinds: addresses, one follower, unary calls; and its fork and its end."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from revocation_sdk import _wire
+from revocation_sdk._calls import Calls
+from revocation_sdk._channel import Endpoints, parse_address, security
+from revocation_sdk._check import Checker
+from revocation_sdk._clock import Clock, system_clock
+from revocation_sdk._follower import Follower
+from revocation_sdk._following import Following
+from revocation_sdk._judge import Facts
+from revocation_sdk._notify import Notifier
+from revocation_sdk._operation import Operation
+from revocation_sdk._requests import Requests, make_op_id
+from revocation_sdk._session_requests import SessionRequests
+from revocation_sdk._view import View
+from revocation_sdk.errors import ConfigError, TokenRevoked
+from revocation_sdk.types import Freshness, State
+
+T = TypeVar("T")
+
+CALL_TIMEOUT_S = 10.0
+CHECK_TIMEOUT_S = 0.5
+FRESH_TIMEOUT_S = 10.0
+MAX_STALENESS_S = 15.0
+PING_INTERVAL_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The arguments of a client's constructor."""
+
+    address: str
+    realm: str
+    issuer: str | None
+    ping_interval: float
+    max_staleness: float
+    name: str
+    ca: str | None
+    cert: str | None
+    key: str | None
+    token: str | Callable[[], str] | None
+    insecure: bool
+    clock: Clock | None
+
+
+class Core:
+    """The parts of a client. Does no I/O until something is asked of it."""
+
+    def __init__(self, options: Options) -> None:
+        _check(options)
+        how = security(options.ca, options.cert, options.key, options.token, options.insecure)
+        targets = parse_address(options.address)
+        first = random.randrange(len(targets))  # so that not all clients crowd the first address
+        self.realm = options.realm
+        self.max_staleness = options.max_staleness
+        self.clock = options.clock or system_clock()
+        self.follower = Follower(options.realm, View())
+        # Watch, calls and checks have connections of their own: neither a snapshot nor a batch delays a check.
+        self._endpoints = [Endpoints(targets, how, first) for _ in range(3)]
+        watch, calls, checks = self._endpoints
+        self.following = Following(self.follower, watch, how, self.clock, options.ping_interval)
+        self.following.name = options.name
+        self.calls = Calls(calls, how)
+        self.checks = Calls(checks, how)
+        self.checker = Checker(self.follower, self.clock)
+        self.requests = Requests(options.realm, options.issuer, self.new_op_id)
+        self.sessions = SessionRequests(options.realm, options.issuer, self.new_op_id)
+        self._notifier = Notifier(self.state)
+        _cores.add(self)
+
+    def state(self) -> State:
+        """What the client is doing right now."""
+        return self.following.state(self.max_staleness)
+
+    def on_state_change(self, callback: Callable[[State], object]) -> None:
+        """Calls back at every change of state."""
+        self.following.listen(self._wake)
+        self._notifier.add(callback)
+
+    def new_op_id(self) -> str:
+        """An op id, with the store's time where that is known: the service refuses old ones."""
+        lease = self.follower.lease
+        if lease is None:
+            return make_op_id(time.time())
+        return make_op_id(lease.store_time_at_least(self.clock.mono()))
+
+    def run(self, operation: Operation[T], timeout: float) -> T:
+        """Runs a call, and takes what it committed into the own view."""
+        return self._read(operation, self.calls.run(operation, timeout))
+
+    async def run_async(self, operation: Operation[T], timeout: float) -> T:
+        """As `run`, without blocking the event loop."""
+        return self._read(operation, await self.calls.run_async(operation, timeout))
+
+    def ask(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Freshness:
+        """Asks the service about a token. The answer is as old as the question."""
+        began = self.clock.mono()
+        operation = self.requests.check(facts, not_older_than)
+        return self._answered(began, self.checks.run(operation, timeout))
+
+    async def ask_async(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Freshness:
+        """As `ask`, without blocking the event loop."""
+        began = self.clock.mono()
+        operation = self.requests.check(facts, not_older_than)
+        return self._answered(began, await self.checks.run_async(operation, timeout))
+
+    def _answered(self, began: float, response: Any) -> Freshness:
+        revoked = _wire.revoked(response)
+        if revoked is not None:
+            target, since_ms = revoked
+            raise TokenRevoked(target=target, since=since_ms / 1000 if since_ms else None)
+        return Freshness(True, self.clock.mono() - began, _wire.checked_position(response))
+
+    def close(self) -> None:
+        """Ends everything, for good. Twice does no harm."""
+        self.following.close()
+        self._notifier.wake.set()
+        for endpoints in self._endpoints:
+            endpoints.close()
+
+    def after_fork(self) -> None:
+        """In a child: begins anew, touching nothing of the parent's."""
+        for endpoints in self._endpoints:
+            endpoints.after_fork()
+        self.following.after_fork()
+        self.following.listen(self._wake)
+        self._notifier.after_fork()
+
+    def _read(self, operation: Operation[T], response: Any) -> T:
+        if operation.rows:
+            self.following.merge(response.rows)
+        return operation.read(response)
+
+    def _wake(self) -> None:
+        self._notifier.wake.set()
+
+
+def _check(options: Options) -> None:
+    if not options.realm:
+        raise ConfigError("realm= must not be empty", reason="realm")
+    if not 0.05 <= options.ping_interval <= 600:
+        raise ConfigError("ping_interval= must be between 0.05 and 600 seconds", reason="ping_interval")
+    if options.max_staleness < 2 * options.ping_interval:
+        raise ConfigError(
+            f"max_staleness={options.max_staleness:g} is below twice the ping_interval ({options.ping_interval:g}): "
+            "one lost answer would make every token unknown",
+            reason="max_staleness",
+        )
+
+
+_cores: weakref.WeakSet[Core] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for core in list(_cores):
+        core.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

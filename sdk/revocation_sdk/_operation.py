@@ -1,0 +1,39 @@
+"""One unary call as a value: what to send, how to read the answer, and what may be repeated. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+from revocation_sdk.errors import InvalidRequest
+
+T = TypeVar("T")
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """One unary call."""
+
+    stub: type[Any]
+    method: str
+    request: Any
+    read: Callable[[Any], T]
+    mutates: bool = False
+    op_id: str = ""
+    """Its repetitions carry the same."""
+    rows: bool = False
+    """The answer has rows, which belong into the caller's own view."""
+
+
+def build(kind: type[M], **fields: Any) -> M:
+    """A protobuf message from what a user gave; None is absent."""
+    try:
+        return kind(**{name: value for name, value in fields.items() if value is not None})
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(
+            f"{kind.DESCRIPTOR.name}: a value of the wrong type or range", reason="invalid_field"
+        ) from error

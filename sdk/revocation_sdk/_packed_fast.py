@@ -1,0 +1,106 @@
+"""Packed tables built by numpy, which takes its long steps in C and without the interpreter's lock.
+
+Segments are large: each step lets a busy reader keep the lock for a whole switch interval, so few steps are best.
+What is published are arrays all the same: Python indexes these several times faster than numpy's.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from revocation_sdk._lattice import NEVER
+from revocation_sdk._packed import CHUNK_BYTES, CODES, Packed, directory_width
+
+Numbers = npt.NDArray[np.unsignedinteger[Any]]
+
+_NAMES = ("fp", "expires_at", "version", "at_ms")
+_CUTOFF = np.dtype(list(zip(_NAMES, ("<u8", "<u4", "<u8", "<u8"), strict=True)))
+_DENIAL = np.dtype(list(zip(_NAMES[:2], ("<u8", "<u4"), strict=True)))
+
+
+class NumpyBuilder:
+    """See Builder, whose methods these are."""
+
+    def __init__(self, capacity: int = 1 << 18, delta: int = 4096) -> None:
+        self.capacity, self.delta = capacity, delta
+
+    def split(self, parts: list[bytes], cutoffs: bool, bits: int) -> Iterable[tuple[int, list[Numbers]]]:
+        """See Builder. The entries come sorted."""
+        rows = np.concatenate([np.frombuffer(part, _CUTOFF if cutoffs else _DENIAL) for part in parts])
+        order = np.argsort(rows["fp"])
+        columns = [rows[name].astype(code)[order] for name, code in zip(rows.dtype.names, CODES)]
+        edges = [0, *np.searchsorted(columns[0], _starts(0, 0, bits)).tolist(), len(rows)]
+        for slot, start in enumerate(edges[:-1]):
+            if start < edges[slot + 1]:
+                yield slot, [column[start : edges[slot + 1]] for column in columns]
+
+    def join(self, base: Packed, new: list[Numbers], bits: int) -> Packed:
+        """See Builder."""
+        both = [np.concatenate(pair) for pair in zip(_numbers(base), new, strict=True)]
+        order = np.argsort(both[0], kind="stable")  # of two sorted runs, so that it only merges
+        fps, *values = (column[order] for column in both)
+        first = np.flatnonzero(np.concatenate(([True], fps[1:] != fps[:-1])))
+        return _packed([fps[first], *(np.maximum.reduceat(column, first) for column in values)], bits)
+
+    def live(self, base: Packed, now: int, bits: int) -> Packed:
+        """See Builder."""
+        columns = _numbers(base)
+        keep = columns[1] > now
+        return _packed([column[keep] for column in columns], bits)
+
+    def halves(self, base: Packed, middle: int, bits: int) -> tuple[Packed, Packed]:
+        """See Builder."""
+        columns = _numbers(base)
+        cut = np.searchsorted(columns[0], np.uint64(middle))
+        low, high = ([column[part] for column in columns] for part in (slice(cut), slice(cut, None)))
+        return _packed(low, bits), _packed(high, bits)
+
+    def sieve(self, base: Packed, bits: int) -> bytearray:
+        """See Builder."""
+        flags = np.zeros(1 << bits, np.bool_)
+        flags[_numbers(base)[0] & np.uint64((1 << bits) - 1)] = True
+        return bytearray(np.packbits(flags, bitorder="little"))
+
+    def rows(self, base: Packed) -> Iterator[bytes]:
+        """See Builder."""
+        row = _DENIAL if len(base.columns) == 2 else _CUTOFF
+        step = CHUNK_BYTES // row.itemsize
+        for start in range(0, len(base), step):
+            rows = np.empty(min(step, len(base) - start), row)
+            for name, column in zip(_NAMES, _numbers(base)):
+                rows[name] = column[start : start + step]
+            yield rows.tobytes()
+
+
+def _numbers(base: Packed) -> list[Numbers]:
+    return [np.frombuffer(column, code) for column, code in zip(base.columns, CODES)]
+
+
+def _array(numbers: Numbers, code: str) -> array[int]:
+    """A copy. Made empty and then filled by numpy, which lets readers go on meanwhile."""
+    copy = array(code, [0]) * len(numbers)
+    np.frombuffer(copy, code)[:] = numbers
+    return copy
+
+
+def _starts(first: int, bits: int, width: int) -> Numbers:
+    """Where the slots of a segment begin, except the first, if the next `width` bits number them."""
+    slots = np.arange(1, 1 << width, dtype=np.uint64)
+    return (slots << np.uint64(64 - bits - width)) + np.uint64(first)
+
+
+def _packed(columns: list[Numbers], bits: int) -> Packed:
+    fps, expires = columns[:2]
+    width = directory_width(len(fps), bits)
+    first = int(fps[0]) & -(1 << (64 - bits)) if len(fps) else 0
+    starts = np.searchsorted(fps, _starts(first, bits, width))
+    directory = np.concatenate(([0], starts, [len(fps)]))
+    earliest = int(expires.min(initial=NEVER))
+    return Packed(
+        [_array(column, code) for column, code in zip(columns, CODES)], bits, _array(directory, "I"), earliest
+    )

@@ -1,0 +1,228 @@
+"""The two threads that keep a follower going, in one process.
+
+The *reader* connects, reads the stream and applies it; only cancelling the call frees it from a read. The *keeper*
+sends pings and ends a stream that is silent for too long. Freshness hangs on neither: it is judged where a verdict is
+asked for, from lease, view and clock (`_sight.py`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import grpc
+
+from revocation_api.v1 import revocation_pb2
+from revocation_sdk._channel import Endpoints, Security, sdk_version
+from revocation_sdk._clock import Clock
+from revocation_sdk._follower import Follower, Resync
+from revocation_sdk._retry import MAX_BACKOFF_S, backoff
+from revocation_sdk._stream import Stream
+from revocation_sdk._wire import MalformedMessage, failure_of, watch_message, watch_request
+from revocation_sdk.errors import RevocationError
+
+log = logging.getLogger("revocation_sdk")
+
+_TICK_S = 1.0
+_MIN_SILENCE_S = 3.0
+_STARVED_S = 4.0
+_PING_PATIENCE_S = 0.2
+_EXPIRE_EVERY_S = 30.0
+_EXPIRE_SHARE = 50
+"""Dropping what expired may take one part in so many of the time."""
+
+
+class Worker:
+    """A follower's life in one process. A forked child gets a new one."""
+
+    def __init__(
+        self,
+        follower: Follower,
+        endpoints: Endpoints,
+        how: Security,
+        clock: Clock,
+        ping_interval: float,
+        changed: Callable[[], None],
+    ) -> None:
+        self.pid = os.getpid()
+        self.trouble = ""
+        """Why the last stream ended, as a stable word; empty while all is well."""
+        self.started_at: float | None = None
+        self._beat: float | None = None
+        self._follower = follower
+        self._endpoints = endpoints
+        self._how = how
+        self._clock = clock
+        self._ping_interval = ping_interval
+        self._changed = changed
+        self._starting = threading.Lock()
+        self._writing = threading.Lock()
+        self._stop = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._stream: Stream | None = None
+        self._tries = 0
+        self._expire_at = 0.0
+
+    def start(self, name: str) -> None:
+        """Starts the threads, once."""
+        with self._starting:
+            if self.started_at is not None or self._stop.is_set():
+                return
+            self.started_at = self._clock.mono()
+            for target in (lambda: self._read(name), self._keep):
+                thread = threading.Thread(target=target, name="revocation-follower", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:  # no more threads, or the interpreter is going down
+                    log.warning("the follower cannot start: %s", error)
+                    return
+                self._threads.append(thread)
+
+    def stop(self, wait: float) -> None:
+        """Ends the stream and the threads."""
+        self._stop.set()
+        stream = self._stream
+        if stream is not None:
+            stream.end("closed")
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                with suppress(RuntimeError):
+                    thread.join(wait)
+
+    def starved(self) -> bool:
+        """Whether the threads were started and do not run."""
+        since = self.started_at if self._beat is None else self._beat
+        return since is not None and self._clock.mono() - since > _STARVED_S
+
+    def merge(self, rows: bytes) -> None:
+        """Joins rows into the view, which has one writer at a time."""
+        with self._writing:
+            self._follower.view.merge(rows)
+
+    def invalidate(self) -> None:
+        """Forgets freshness, and the pings under way."""
+        self._follower.lease = None  # at once, even while the reader applies something
+        with self._writing:
+            self._follower.invalidate()
+
+    # The reader
+
+    def _read(self, name: str) -> None:
+        while not self._stop.is_set():
+            began = self._clock.mono()
+            wait = self._follow_once(name)
+            if self._clock.mono() - began > MAX_BACKOFF_S:
+                self._tries = 0  # it was a healthy stream
+            self._changed()
+            self._stop.wait(max(wait, backoff(self._tries, random.random())))
+            self._tries += 1
+
+    def _follow_once(self, name: str) -> float:
+        """One stream, from connecting to its end. Returns how long to stay away, if the service said so."""
+        stream: Stream | None = None
+        try:
+            metadata = self._how.metadata()
+            stream = Stream(self._endpoints.new(), self._clock.mono())
+            self._stream = stream
+            with self._writing:
+                hello = watch_request(self._follower.hello(), sdk_version(), name)
+            if self._stop.is_set():
+                return 0.0
+            answers = stream.open(hello, metadata)
+            self._ping(stream)
+            for answer in answers:
+                self._take(stream, answer)
+            self.trouble = stream.cut or "stream_ended"
+            return stream.stay_away(self._clock.mono())
+        except Exception as error:
+            return max(self._failed(stream, error), stream.stay_away(self._clock.mono()) if stream else 0.0)
+        finally:
+            self._endpoints.advance()
+            with self._writing:
+                self._follower.disconnected()
+            if stream is not None:
+                stream.close()
+            self._stream = None
+
+    def _take(self, stream: Stream, answer: revocation_pb2.WatchResponse) -> None:
+        stream.busy = True
+        lease = self._follower.lease
+        message = watch_message(answer)
+        now = self._clock.mono()
+        with self._writing:
+            self._follower.receive(message, now)
+            self._expire(now)
+        if self._follower.goodbye is not None and stream.leave_at is None:
+            stream.goodbye(now, self._follower.goodbye.reconnect_after_ms / 1000)
+        if self._follower.lease is not lease:
+            self.trouble = ""
+            self._changed()
+        stream.heard = self._clock.mono()
+        stream.busy = False
+
+    def _expire(self, now: float) -> None:
+        lease = self._follower.lease
+        if lease is None or now < self._expire_at or not self._follower.live:
+            return
+        # By the smaller of the clocks, so that one that runs ahead drops nothing early.
+        self._follower.view.drop_expired(min(self._clock.wall(), lease.store_time_at_least(now)))
+        took = self._clock.mono() - now
+        self._expire_at = now + max(_EXPIRE_EVERY_S, took * _EXPIRE_SHARE)
+
+    def _failed(self, stream: Stream | None, error: Exception) -> float:
+        """Notes why a stream ended. Returns how long the service wants us to wait."""
+        wait = 0.0
+        if isinstance(error, grpc.RpcError):
+            failure = failure_of(error)
+            self.trouble = (stream.cut if stream else "") or failure.name
+            wait = failure.retry_after_s
+        elif isinstance(error, Resync | RevocationError):
+            self.trouble = error.reason
+        else:
+            # Something came that could not be applied: from here on nothing is known to be complete (D5).
+            self._follower.lease = None
+            self.trouble = "malformed_message" if isinstance(error, MalformedMessage) else "internal"
+            if self.trouble == "internal":
+                log.exception("the follower stumbled; it goes on with a new stream")
+        log.debug("the stream ended: %s", self.trouble)
+        return min(wait, 60.0)
+
+    # The keeper
+
+    def _keep(self) -> None:
+        tick = self._ping_interval / math.ceil(self._ping_interval / _TICK_S)
+        self._beat = self._clock.mono()
+        while not self._stop.wait(tick):
+            now = self._clock.mono()
+            slept = now - self._beat > tick + _TICK_S
+            self._beat = now
+            stream = self._stream
+            if stream is not None:
+                self._look_after(stream, now, slept)
+
+    def _look_after(self, stream: Stream, now: float, slept: bool) -> None:
+        if slept:  # stopped or suspended: what the service said meanwhile is still to be read
+            stream.heard = now
+        if stream.leave_at is not None and now >= stream.leave_at:
+            stream.end("goodbye")
+        elif not stream.busy and now - stream.heard > max(3 * self._ping_interval, _MIN_SILENCE_S):
+            stream.end("silent")
+        elif now >= stream.next_ping:
+            self._ping(stream)
+
+    def _ping(self, stream: Stream) -> None:
+        # Whoever applies a large message holds the lock for long; the next tick will do.
+        if not self._clock.mono_counts_suspend or not self._writing.acquire(timeout=_PING_PATIENCE_S):
+            return
+        try:
+            now = self._clock.mono()
+            ping = watch_request(self._follower.ping(now, self._clock.wall()))
+        finally:
+            self._writing.release()
+        stream.next_ping = now + self._ping_interval * 0.95
+        stream.say(ping)

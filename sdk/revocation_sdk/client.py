@@ -1,0 +1,293 @@
+"""The client for programs that run on threads; `aio.py` has the same for event loops.
+
+    with RevocationClient("localhost:50051") as client:
+        client.wait_until_fresh(timeout=5)
+        client.check(claims)              # from memory: raises TokenRevoked, StatusUnknown, ...
+        client.revoke_subject("alice")    # when it returns, it is committed, and known to this client
+
+A mutation takes `op_id=` and `timeout=`, and tries again with one op id until then. It raises Unavailable (nothing
+was changed), OutcomeUnknown (repeat it with its op id), PermissionDenied or InvalidRequest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from revocation_sdk._client import BaseClient
+from revocation_sdk._core import CALL_TIMEOUT_S, CHECK_TIMEOUT_S, FRESH_TIMEOUT_S
+from revocation_sdk._session_requests import MAX_PAGES, shown
+from revocation_sdk.types import (
+    ClientSettings,
+    Freshness,
+    Grant,
+    Member,
+    Receipt,
+    ServiceStatus,
+    SessionInfo,
+    Versions,
+)
+
+
+class RevocationClient(BaseClient):
+    """Follows one realm, and revokes. Safe to share between threads, and across forks."""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the follower and all connections, for good."""
+        self._core.close()
+
+    def wait_until_fresh(self, timeout: float = FRESH_TIMEOUT_S) -> None:
+        """Returns once the view is fresh. Raises NotFresh, which says why, if it is not in time."""
+        self._core.following.wait_until_fresh(timeout, self._core.max_staleness)
+
+    def revoke_token(
+        self,
+        token: str | None = None,
+        *,
+        jti: str | None = None,
+        issuer: str | None = None,
+        expires_at: float | None = None,
+        op_id: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+        reason: str = "",
+    ) -> Receipt:
+        """Takes one token back: the token itself, or its `jti` with `expires_at`.
+
+        The token is *not* verified: one forged with a victim's `jti` would log the victim out. Pass what a Verifier
+        accepted, or use `verifier.revoke(token)`.
+        """
+        asked = self._core.requests.revoke_token(token, jti, issuer, expires_at, op_id, reason)
+        return self._core.run(asked, timeout)
+
+    def revoke_tokens(
+        self,
+        tokens: Iterable[tuple[str, float]],
+        *,
+        issuer: str | None = None,
+        op_id: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+        reason: str = "",
+    ) -> Receipt:
+        """Takes up to 10,000 tokens of one issuer back, given as (jti, expires_at)."""
+        return self._core.run(self._core.requests.revoke_tokens(tokens, issuer, op_id, reason), timeout)
+
+    def revoke_session(
+        self,
+        sid: str,
+        *,
+        issuer: str | None = None,
+        op_id: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+        reason: str = "",
+    ) -> Receipt:
+        """Takes all tokens of a session back."""
+        return self._core.run(self._core.requests.revoke_session(sid, issuer, op_id, reason), timeout)
+
+    def revoke_subject(
+        self,
+        subject: str,
+        *,
+        issuer: str | None = None,
+        op_id: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+        reason: str = "",
+    ) -> Receipt:
+        """Takes back all tokens that a user has until now, and ends the user's sessions."""
+        return self._core.run(self._core.requests.revoke_subject(subject, issuer, op_id, reason), timeout)
+
+    def revoke_client(
+        self,
+        client_id: str,
+        *,
+        issuer: str | None = None,
+        op_id: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+        reason: str = "",
+    ) -> Receipt:
+        """Takes back all tokens that were issued to a client until now, and ends their sessions."""
+        return self._core.run(self._core.requests.revoke_client(client_id, issuer, op_id, reason), timeout)
+
+    def revoke_key(
+        self,
+        kid: str | None = None,
+        *,
+        thumbprint: str | None = None,
+        issuer: str | None = None,
+        op_id: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+        reason: str = "",
+    ) -> Receipt:
+        """Refuses every token signed by a key, for good: by its `kid`, or by its RFC 7638 thumbprint."""
+        asked = self._core.requests.revoke_key(kid, thumbprint, issuer, op_id, reason)
+        return self._core.run(asked, timeout)
+
+    def revoke_realm(self, *, op_id: str | None = None, timeout: float = CALL_TIMEOUT_S, reason: str = "") -> Receipt:
+        """Takes everything back that was issued in this realm until now."""
+        return self._core.run(self._core.requests.revoke_realm(op_id, reason), timeout)
+
+    def check_remote(
+        self,
+        claims: Mapping[str, Any],
+        *,
+        token: str | None = None,
+        key_id: str | None = None,
+        thumbprint: str | None = None,
+        not_older_than: str | None = None,
+        timeout: float = CHECK_TIMEOUT_S,
+    ) -> Freshness:
+        """Asks the service about a token, as `check` asks the view. The answer is as old as the question.
+
+        `not_older_than`: the position of a receipt, which the service must have reached.
+
+        Raises:
+            TokenInvalid: These claims cannot be judged.
+            TokenRevoked: Taken back.
+            ServiceError: No answer in time.
+        """
+        facts = self._core.checker.claims(claims, token, key_id, thumbprint).facts
+        return self._core.ask(facts, timeout, not_older_than)
+
+    def get_version(
+        self,
+        subject: str,
+        *,
+        client_id: str | None = None,
+        issuer: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+    ) -> Versions:
+        """The versions to mint into a token now, with the store's time to mint it by."""
+        return self._core.run(self._core.requests.get_version(subject, client_id, issuer), timeout)
+
+    def status(self, *, timeout: float = CALL_TIMEOUT_S) -> ServiceStatus:
+        """Health and state of the replica that answers."""
+        return self._core.run(self._core.requests.status(), timeout)
+
+    def members(self, *, timeout: float = CALL_TIMEOUT_S) -> list[Member]:
+        """The service replicas that the store's registry lists."""
+        return self._core.run(self._core.requests.members(), timeout)
+
+    def strike_member(self, member_id: str, *, timeout: float = CALL_TIMEOUT_S) -> None:
+        """Takes a silent replica off the registry by force; docs/guarantees.md says what that can cost."""
+        self._core.run(self._core.requests.strike_member(member_id), timeout)
+
+    def open_session(
+        self,
+        subject: str,
+        *,
+        issuer: str | None = None,
+        client_id: str | None = None,
+        device: str | None = None,
+        address: str | None = None,
+        user_agent: str | None = None,
+        access_token_life: int,
+        op_id: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+    ) -> Grant:
+        """Opens a session. Raises SessionLimit if the subject has as many as it may."""
+        asked = self._core.sessions.open_session(
+            subject,
+            issuer=issuer,
+            client_id=client_id,
+            shown=shown(device, address, user_agent),
+            access_token_life=access_token_life,
+            op_id=op_id,
+        )
+        return self._core.run(asked, timeout)
+
+    def refresh_session(
+        self,
+        refresh_token: str,
+        *,
+        access_token_life: int,
+        device: str | None = None,
+        address: str | None = None,
+        user_agent: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+    ) -> Grant:
+        """Exchanges a refresh token for its successor. Raises SessionEnded, or RefreshReused for an old one."""
+        asked = self._core.sessions.refresh_session(
+            refresh_token, shown(device, address, user_agent), access_token_life
+        )
+        return self._core.run(asked, timeout)
+
+    def get_session(
+        self,
+        session: str,
+        *,
+        subject: str | None = None,
+        issuer: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+    ) -> SessionInfo:
+        """One session, by its id, or by its handle and subject."""
+        return self._core.run(self._core.sessions.get_session(session, subject, issuer), timeout)
+
+    def list_sessions(
+        self,
+        subject: str,
+        *,
+        issuer: str | None = None,
+        current: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+    ) -> list[SessionInfo]:
+        """The live sessions of a subject, newest first; `current` is the id of the one that asks."""
+        found: list[SessionInfo] = []
+        page = ""
+        for _ in range(MAX_PAGES):
+            asked = self._core.sessions.list_sessions(subject, issuer, current, page)
+            sessions, page = self._core.run(asked, timeout)
+            found += sessions
+            if not page:
+                break
+        return found
+
+    def end_session(
+        self,
+        session: str,
+        *,
+        subject: str | None = None,
+        issuer: str | None = None,
+        op_id: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+        reason: str = "",
+    ) -> Receipt:
+        """Ends a session, by its id, or by its handle and subject."""
+        asked = self._core.sessions.end_session(session, subject, issuer, op_id, reason)
+        return self._core.run(asked, timeout)
+
+    def end_other_sessions(
+        self,
+        subject: str,
+        *,
+        keep: str,
+        access_token_life: int,
+        issuer: str | None = None,
+        op_id: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+    ) -> Grant:
+        """Ends all sessions of a subject but the one with the id `keep`, which gets a new grant."""
+        asked = self._core.sessions.end_other_sessions(subject, keep, issuer, access_token_life, op_id)
+        return self._core.run(asked, timeout)
+
+    def touch_session(self, sid: str, *, timeout: float = CALL_TIMEOUT_S) -> SessionInfo:
+        """Says that a session is in use, so that it does not end by idleness."""
+        return self._core.run(self._core.sessions.touch_session(sid), timeout)
+
+    def set_client_settings(
+        self, client_id: str, settings: ClientSettings, *, timeout: float = CALL_TIMEOUT_S
+    ) -> ClientSettings:
+        """How sessions of a client live; holds for those opened from then on."""
+        return self._core.run(self._core.sessions.set_client_settings(client_id, settings), timeout)
+
+    def get_client_settings(self, client_id: str, *, timeout: float = CALL_TIMEOUT_S) -> ClientSettings:
+        """How sessions of a client live."""
+        return self._core.run(self._core.sessions.get_client_settings(client_id), timeout)
