@@ -48,6 +48,10 @@ class Barrier:
                 waiting.set_exception(error)
             except Fenced:
                 waiting.set_exception(NotReady("healing"))
+            except Exception as error:
+                self._running = None
+                waiting.set_exception(error)
+                raise
         self._running = None
 
     async def _once(self) -> Proof:

@@ -134,5 +134,6 @@ def _options(config: Config, replica_id: str, fresh: bool) -> ReplicaOptions:
         heartbeat_s=config.heartbeat_s,
         timing=timing,
         log_retention_s=config.log_retention_s,
+        longest_log=config.log_max_entries,
         copies=config.ack.copies,
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from revocation.history import RealmHistory, Step
 from revocation.store import ZERO, Heads, LogEntry, Registry
+from revocation_sdk._lattice import MalformedRows
 from revocation_sdk._position import ZERO_DIGEST, Position
 
 SUFFIX_ENTRIES = 20_000
@@ -62,7 +63,10 @@ class Partition:
         expected = history.position.advance(entry.rows)
         if (entry.realm_seq, entry.realm_digest) != (expected.seq, expected.digest.hex()):
             raise Diverged("realm chain")
-        step = history.append(entry.rows)
+        try:
+            step = history.append(entry.rows)
+        except MalformedRows as error:
+            raise Diverged("malformed record") from error
         self.seq, self.digest = entry.seq, entry.digest
         self._recent.append(entry)
         return Applied(entry.realm, step)

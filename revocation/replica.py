@@ -55,6 +55,7 @@ class ReplicaOptions:
     heartbeat_s: float = 0.5
     timing: Timing = field(default_factory=Timing)
     log_retention_s: float = 900.0
+    longest_log: int = 1_000_000
     copies: int = 0
 
 
@@ -322,10 +323,18 @@ class Replica:
             except Diverged as error:
                 # D7: a gap or another past is never skipped.
                 log.warning("log_diverged", partition=self.index, why=str(error))
-                self._reload = True
-                self._begin_healing("loading")
-                self.doubt()
+                self._load_again()
                 return
+            except Exception:
+                # Whatever it was, a replica that no longer reads must not look as if it did.
+                log.exception("log_reader_failed", partition=self.index)
+                self._load_again()
+                return
+
+    def _load_again(self) -> None:
+        self._reload = True
+        self._begin_healing("loading")
+        self.doubt()
 
     def _deliver(self, applied: list[Applied]) -> None:
         self._on_applied(self.index, applied)
@@ -354,7 +363,8 @@ class Replica:
         below = 0
         while self._checkpoints and self._checkpoints[0][0] < oldest:
             below = self._checkpoints.popleft()[1]
-        return below
+        # By age, and by count long before the hard cap: who lags by so much loads again.
+        return max(below, self.partition.seq - self._options.longest_log // 2)
 
 
 # Counts suspend, where the platform has it: a service that slept must not think that no time has passed.

@@ -94,10 +94,13 @@ class MemoryStore:
         closed = self._gate(data, who.log_id) or self._sane(data, now, caller_ms) or data.standing(who)
         if closed is not None:
             return closed
-        fresh = {op.key: op for op in reversed(ops) if op.key not in data.ops}  # of twins, the first
+        fresh: dict[str, Op] = {}
+        for op in ops:
+            if op.key not in data.ops:
+                fresh.setdefault(op.key, op)
         if fresh and len(data.log) >= self._longest_log:
             return Closed.FULL
-        self._write(partition, [op for op in ops if fresh.get(op.key) is op], now)
+        self._write(partition, list(fresh.values()), now)
         results = []
         for op in ops:
             record = data.ops[op.key]
@@ -149,11 +152,9 @@ class MemoryStore:
         if state is Closed.DEMOTED:
             return Registry(state)
         record = data.at.members.get(member)
-        if state is None:
-            state = (data.standing(who) if who else None) if record else Closed.HEAL
+        if who and state is None:
+            state = data.standing(who)
             state = None if state is Closed.WAIT else state
-            if record and record.log_id != data.at.log_id and state is None:
-                state = Closed.HEAL
         if record and who and record.incarnation == who.incarnation and abs(now - caller_ms) <= self._skew_ms:
             data.at.members[member] = record = replace(record, beat_ms=now, read=record.read if state else read)
             if state is None:

@@ -99,10 +99,8 @@ def judge_prints(view: View, prints: Prints, now: float, margin_s: float) -> Rev
     """As `judge`, for somebody who keeps the fingerprints with the token."""
     found: Revoked | None = None
     for place, table in view.tables().items():
-        find = table.find
-        for fp in prints.of(place):
-            entry = find(fp)
-            if entry is not None and _kills(entry, place[0], prints.facts, now, margin_s):
+        for entry in table.find_all(prints.of(place)):
+            if _kills(entry, place[0], prints.facts, now, margin_s):
                 found = _narrower(found, Revoked(_KINDS[place[0]], entry.at_ms))
     return found
 
@@ -127,9 +125,8 @@ def versions_for(
         index = place[0] - FIRST_CUTOFF_KIND
         if index < 0:
             continue
-        for fp in prints.of(place):
-            entry = table.find(fp)
-            if entry is not None and entry.expires_at > now:
+        for entry in table.find_all(prints.of(place)):
+            if entry.expires_at > now:
                 highest[index] = max(highest[index], entry.version)
     return highest[0], highest[1], highest[2]
 

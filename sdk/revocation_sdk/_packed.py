@@ -12,7 +12,7 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from revocation_sdk._lattice import CUTOFF, DENIAL, NEVER, Cutoff
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from revocation_sdk._packed import CHUNK_BYTES, CODES, Packed, directory_width
 
 Numbers = npt.NDArray[np.unsignedinteger[Any]]
 
-_NAMES = ("fp", "expires_at", "version", "at_ms")
-_CUTOFF = np.dtype(list(zip(_NAMES, ("<u8", "<u4", "<u8", "<u8"), strict=True)))
-_DENIAL = np.dtype(list(zip(_NAMES[:2], ("<u8", "<u4"), strict=True)))
+_FIELDS = list(zip(("fp", "expires_at", "version", "at_ms"), CODES, strict=True))
+_ROW = [(name, np.dtype(code).newbyteorder("<")) for name, code in _FIELDS]
+_DENIAL, _CUTOFF = np.dtype(_ROW[:2]), np.dtype(_ROW)
 
 
 class NumpyBuilder:
@@ -31,13 +32,14 @@ class NumpyBuilder:
 
     def split(self, parts: list[bytes], cutoffs: bool, bits: int) -> Iterable[tuple[int, list[Numbers]]]:
         """See Builder. The entries come sorted."""
-        rows = np.concatenate([np.frombuffer(part, _CUTOFF if cutoffs else _DENIAL) for part in parts])
+        row = _CUTOFF if cutoffs else _DENIAL
+        rows = np.concatenate([np.frombuffer(part, row) for part in parts])
         order = np.argsort(rows["fp"])
-        columns = [rows[name].astype(code)[order] for name, code in zip(rows.dtype.names, CODES)]
+        columns = [rows[name].astype(code)[order] for name, code in _FIELDS[: len(row.fields or ())]]
         edges = [0, *np.searchsorted(columns[0], _starts(0, 0, bits)).tolist(), len(rows)]
-        for slot, start in enumerate(edges[:-1]):
-            if start < edges[slot + 1]:
-                yield slot, [column[start : edges[slot + 1]] for column in columns]
+        for slot, (start, stop) in enumerate(pairwise(edges)):
+            if start < stop:
+                yield slot, [column[start:stop] for column in columns]
 
     def join(self, base: Packed, new: list[Numbers], bits: int) -> Packed:
         """See Builder."""
@@ -68,17 +70,18 @@ class NumpyBuilder:
 
     def rows(self, base: Packed) -> Iterator[bytes]:
         """See Builder."""
-        row = _DENIAL if len(base.columns) == 2 else _CUTOFF
+        columns = _numbers(base)
+        row = _DENIAL if len(columns) == 2 else _CUTOFF
         step = CHUNK_BYTES // row.itemsize
         for start in range(0, len(base), step):
             rows = np.empty(min(step, len(base) - start), row)
-            for name, column in zip(_NAMES, _numbers(base)):
+            for (name, _), column in zip(_FIELDS, columns, strict=False):
                 rows[name] = column[start : start + step]
             yield rows.tobytes()
 
 
 def _numbers(base: Packed) -> list[Numbers]:
-    return [np.frombuffer(column, code) for column, code in zip(base.columns, CODES)]
+    return [np.frombuffer(column, column.typecode) for column in base.columns]
 
 
 def _array(numbers: Numbers, code: str) -> array[int]:
@@ -98,9 +101,6 @@ def _packed(columns: list[Numbers], bits: int) -> Packed:
     fps, expires = columns[:2]
     width = directory_width(len(fps), bits)
     first = int(fps[0]) & -(1 << (64 - bits)) if len(fps) else 0
-    starts = np.searchsorted(fps, _starts(first, bits, width))
-    directory = np.concatenate(([0], starts, [len(fps)]))
-    earliest = int(expires.min(initial=NEVER))
-    return Packed(
-        [_array(column, code) for column, code in zip(columns, CODES)], bits, _array(directory, "I"), earliest
-    )
+    directory = np.concatenate(([0], np.searchsorted(fps, _starts(first, bits, width)), [len(fps)]))
+    arrays = [_array(column, code) for column, code in zip(columns, CODES, strict=False)]
+    return Packed(arrays, bits, _array(directory, "I"), int(expires.min(initial=NEVER)))

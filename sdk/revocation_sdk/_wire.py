@@ -1,7 +1,7 @@
 """Protobuf on one side, the follower's messages, the SDK's values and failures on the other.
 
-Only this module and those that build requests know protobuf messages. A peer may send anything: what cannot be a message of
-the contract is MalformedMessage, never a crash further in.
+Only this module and those that build requests know protobuf messages. A peer may send anything: what cannot be a
+message of the contract is MalformedMessage, never a crash further in.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from revocation_sdk._jwks import FETCH_TIMEOUT_S, key_source
 from revocation_sdk._keys import Key, KeySet, check_algorithms
 from revocation_sdk._recent import Recent
 from revocation_sdk._remote import RemoteChecks
-from revocation_sdk._requests import Operation
+from revocation_sdk._operation import Operation
 from revocation_sdk._seen import Seen
 from revocation_sdk._sight import Sight, look
 from revocation_sdk.errors import ConfigError, StatusUnknown, TokenExpired, TokenInvalid, TokenRevoked

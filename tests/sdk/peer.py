@@ -10,7 +10,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, TypeVar, cast
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -27,6 +27,7 @@ from revocation_sdk._position import ZERO_DIGEST, Position, encode_positions
 from revocation_sdk._wire import position_from, positions_to
 
 KEY = RealmKey(7, b"k" * 32)
+T = TypeVar("T")
 Answer = Callable[[Any, grpc.ServicerContext], Any]
 
 
@@ -34,11 +35,7 @@ def row(kind: Kind, value: str, *, issuer: str | None = None, version: int = 1, 
     """Rows of one entry that lives for an hour."""
     fp = KEY.fingerprint(kind, issuer, value)
     expires_at = int(time.time()) + 3600
-    packed = (
-        DENIAL.pack(fp, expires_at)
-        if kind < FIRST_CUTOFF_KIND
-        else CUTOFF.pack(fp, expires_at, version, at_ms)
-    )
+    packed = DENIAL.pack(fp, expires_at) if kind < FIRST_CUTOFF_KIND else CUTOFF.pack(fp, expires_at, version, at_ms)
     return join_groups([Group(kind, KEY.tag, packed)])
 
 
@@ -150,9 +147,7 @@ class Peer(RevocationServiceServicer, session_pb2_grpc.SessionServiceServicer):
 
     # Watch
 
-    def Watch(  # noqa: N802
-        self, requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext
-    ) -> Iterator[pb.WatchResponse]:
+    def Watch(self, requests: Iterator[pb.WatchRequest], context: grpc.ServicerContext) -> Iterator[pb.WatchResponse]:
         if self.refuse is not None:
             self.refuse(None, context)
         stream = PeerStream(next(requests).hello, context)
@@ -220,22 +215,20 @@ class Peer(RevocationServiceServicer, session_pb2_grpc.SessionServiceServicer):
 
     # Unary calls: what `answers` says, in turn, else the truth
 
-    def _unary(self, method: str, request: Any, context: grpc.ServicerContext, truth: Callable[[], Any]) -> Any:
+    def _unary(self, method: str, request: Any, context: grpc.ServicerContext, truth: Callable[[], T]) -> T:
         self.calls.append((method, request, dict(context.invocation_metadata())))
         if self.answers[method]:
             answer = self.answers[method].popleft()(request, context)
             if answer is not None:
-                return answer
+                return cast(T, answer)
         return truth()
 
     def _committed(self, request: Any, rows: bytes) -> pb.RevokeResponse:
         self.commit(rows)
-        return pb.RevokeResponse(
-            position=positions_to((self.position,)), op_id=request.op_id, stored=True, rows=rows
-        )
+        return pb.RevokeResponse(position=positions_to((self.position,)), op_id=request.op_id, stored=True, rows=rows)
 
-    def Revoke(self, request: pb.RevokeRequest, context: grpc.ServicerContext) -> pb.RevokeResponse:  # noqa: N802
-        return self._unary("Revoke", request, context, lambda: self._revoked(request))  # type: ignore[no-any-return]
+    def Revoke(self, request: pb.RevokeRequest, context: grpc.ServicerContext) -> pb.RevokeResponse:
+        return self._unary("Revoke", request, context, lambda: self._revoked(request))
 
     def _revoked(self, request: pb.RevokeRequest) -> pb.RevokeResponse:
         if request.HasField("token"):
@@ -247,43 +240,33 @@ class Peer(RevocationServiceServicer, session_pb2_grpc.SessionServiceServicer):
             return answer
         return self._committed(request, row(Kind.REALM, ""))
 
-    def BatchRevokeTokens(  # noqa: N802
+    def BatchRevokeTokens(
         self, request: pb.BatchRevokeTokensRequest, context: grpc.ServicerContext
     ) -> pb.RevokeResponse:
         rows = b"".join(row(Kind.TOKEN, item.jti) for item in request.items)
-        return self._unary(  # type: ignore[no-any-return]
-            "BatchRevokeTokens", request, context, lambda: self._committed(request, rows)
-        )
+        return self._unary("BatchRevokeTokens", request, context, lambda: self._committed(request, rows))
 
-    def Check(self, request: pb.CheckRequest, context: grpc.ServicerContext) -> pb.CheckResponse:  # noqa: N802
+    def Check(self, request: pb.CheckRequest, context: grpc.ServicerContext) -> pb.CheckResponse:
         def truth() -> pb.CheckResponse:
             return pb.CheckResponse(position=positions_to((self.position,)))
 
-        return self._unary("Check", request, context, truth)  # type: ignore[no-any-return]
+        return self._unary("Check", request, context, truth)
 
-    def GetVersion(  # noqa: N802
-        self, request: pb.GetVersionRequest, context: grpc.ServicerContext
-    ) -> pb.GetVersionResponse:
+    def GetVersion(self, request: pb.GetVersionRequest, context: grpc.ServicerContext) -> pb.GetVersionResponse:
         answer = pb.GetVersionResponse(version=[3, 2, 1], now_ms=17, position=positions_to((self.position,)))
-        return self._unary("GetVersion", request, context, lambda: answer)  # type: ignore[no-any-return]
+        return self._unary("GetVersion", request, context, lambda: answer)
 
-    def GetStatus(  # noqa: N802
-        self, request: pb.GetStatusRequest, context: grpc.ServicerContext
-    ) -> pb.GetStatusResponse:
+    def GetStatus(self, request: pb.GetStatusRequest, context: grpc.ServicerContext) -> pb.GetStatusResponse:
         answer = pb.GetStatusResponse(replica="peer", entries=len(self.records), ack=pb.MEMORY)
         answer.partitions.add(state="usable")
-        return self._unary("GetStatus", request, context, lambda: answer)  # type: ignore[no-any-return]
+        return self._unary("GetStatus", request, context, lambda: answer)
 
-    def ListMembers(  # noqa: N802
-        self, request: pb.ListMembersRequest, context: grpc.ServicerContext
-    ) -> pb.ListMembersResponse:
+    def ListMembers(self, request: pb.ListMembersRequest, context: grpc.ServicerContext) -> pb.ListMembersResponse:
         answer = pb.ListMembersResponse(members=[pb.ListMembersResponse.Member(id="peer", active=True)])
-        return self._unary("ListMembers", request, context, lambda: answer)  # type: ignore[no-any-return]
+        return self._unary("ListMembers", request, context, lambda: answer)
 
-    def StrikeMember(  # noqa: N802
-        self, request: pb.StrikeMemberRequest, context: grpc.ServicerContext
-    ) -> pb.StrikeMemberResponse:
-        return self._unary("StrikeMember", request, context, pb.StrikeMemberResponse)  # type: ignore[no-any-return]
+    def StrikeMember(self, request: pb.StrikeMemberRequest, context: grpc.ServicerContext) -> pb.StrikeMemberResponse:
+        return self._unary("StrikeMember", request, context, pb.StrikeMemberResponse)
 
     # Sessions
 
@@ -300,17 +283,17 @@ class Peer(RevocationServiceServicer, session_pb2_grpc.SessionServiceServicer):
             generation=generation,
         )
 
-    def OpenSession(  # noqa: N802
+    def OpenSession(
         self, request: session_pb2.OpenSessionRequest, context: grpc.ServicerContext
     ) -> session_pb2.SessionGrant:
-        return self._unary("OpenSession", request, context, lambda: self._grant(request, 1))  # type: ignore[no-any-return]
+        return self._unary("OpenSession", request, context, lambda: self._grant(request, 1))
 
-    def RefreshSession(  # noqa: N802
+    def RefreshSession(
         self, request: session_pb2.RefreshSessionRequest, context: grpc.ServicerContext
     ) -> session_pb2.SessionGrant:
-        return self._unary("RefreshSession", request, context, lambda: self._grant(request, 2))  # type: ignore[no-any-return]
+        return self._unary("RefreshSession", request, context, lambda: self._grant(request, 2))
 
-    def ListSessions(  # noqa: N802
+    def ListSessions(
         self, request: session_pb2.ListSessionsRequest, context: grpc.ServicerContext
     ) -> session_pb2.ListSessionsResponse:
         number = int(request.page_token or "0")
@@ -318,10 +301,8 @@ class Peer(RevocationServiceServicer, session_pb2_grpc.SessionServiceServicer):
             sessions=[session_pb2.Session(handle=f"h{number}", device=session_pb2.Device(label="phone"))],
             next_page_token=str(number + 1) if number < 2 else "",
         )
-        return self._unary("ListSessions", request, context, lambda: answer)  # type: ignore[no-any-return]
+        return self._unary("ListSessions", request, context, lambda: answer)
 
-    def EndSession(  # noqa: N802
-        self, request: session_pb2.EndSessionRequest, context: grpc.ServicerContext
-    ) -> pb.RevokeResponse:
+    def EndSession(self, request: session_pb2.EndSessionRequest, context: grpc.ServicerContext) -> pb.RevokeResponse:
         rows = row(Kind.SESSION, request.sid)
-        return self._unary("EndSession", request, context, lambda: self._committed(request, rows))  # type: ignore[no-any-return]
+        return self._unary("EndSession", request, context, lambda: self._committed(request, rows))
