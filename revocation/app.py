@@ -94,7 +94,9 @@ def _explain(running: asyncio.Task[None]) -> int:
     if isinstance(error, BaseExceptionGroup):
         fatal = error.subgroup((Superseded, StoreRefused))
         if fatal is not None:
-            log.error("another_process_took_over", hint="two processes run under one --replica-id, or the store differs")
+            log.error(
+                "another_process_took_over", hint="two processes run under one --replica-id, or the store differs"
+            )
             return 2
     log.error("node_failed", exc_info=error)
     return 1

@@ -32,6 +32,7 @@ class AnonymousAdmin:
     """Everybody may do everything in realm `default`, and nothing elsewhere."""
 
     async def authorize(self, context: Any, method: str, realm: str) -> Caller:
+        """Anonymous. Raises Denied for another realm."""
         if realm not in (ANONYMOUS_REALM, ""):
             raise Denied("without identities configured, callers may use realm `default` only")
         return Caller("anonymous")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from revocation.replica import Fenced, NotReady, Replica, wall_ms
+from revocation.replica import Fenced, NotReady, Replica
 from revocation.store import Closed, Durability, Store, StoreUnavailable
 
 
@@ -56,7 +56,7 @@ class Barrier:
 
     async def _once(self) -> Proof:
         who = self._replica.standing()
-        tail = await self._store.barrier(self._replica.index, who, wall_ms(), self._durability)
+        tail = await self._store.barrier(self._replica.index, who, self._replica.clock.wall_ms(), self._durability)
         if isinstance(tail, Closed):
             self._replica.doubt()
             raise NotReady(tail.value)

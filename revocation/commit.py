@@ -8,13 +8,14 @@ else the same operation runs again, under the same key, until the caller's deadl
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass
 
 import structlog
 
 from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, ServiceError, Unavailable
-from revocation.replica import Fenced, NotReady, Replica, wall_ms
+from revocation.replica import Fenced, NotReady, Replica
 from revocation.store import (
     Closed,
     Committed,
@@ -113,7 +114,7 @@ class Committer:
         for waiting in batch:
             waiting.tried = True
         ops = [waiting.op for waiting in batch]
-        reply = await self._store.commit(self._replica.index, who, wall_ms(), ops, self._durability)
+        reply = await self._store.commit(self._replica.index, who, self._replica.clock.wall_ms(), ops, self._durability)
         if isinstance(reply, Closed):
             await self._closed(reply, batch)
         else:
@@ -156,10 +157,8 @@ class Committer:
         self._queue.extendleft(reversed(batch))
         loop = asyncio.get_running_loop()
         first = min(waiting.deadline for waiting in batch) - loop.time()
-        try:
+        with contextlib.suppress(NotReady):
             await self._replica.usable(min(max(first, 0.01), 1.0))
-        except NotReady:
-            pass
         if self._running is None and self._queue:
             self._running = asyncio.create_task(self._run(), name=f"commit-{self._replica.index}")
 

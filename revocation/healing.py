@@ -113,9 +113,7 @@ async def _compare(index: int, store: Store, log_id: str, realm: str, own: View 
     return stored, b"".join(missing)
 
 
-async def _put_back_rest(
-    index: int, store: Store, registry: Registry, realm: str, own: View, stored: View
-) -> int:
+async def _put_back_rest(index: int, store: Store, registry: Registry, realm: str, own: View, stored: View) -> int:
     lacking = (rows_missing(stored, chunk) for chunk in own.chunks())
     count = 0
     for _, rows, _ in _batches((realm, piece, "") for chunk in lacking for piece in _pieces(chunk)):

@@ -103,7 +103,7 @@ class RealmHistory:
     def _from(self, index: int) -> Iterator[Step]:
         # From the right: a reconnecting client lacks the last few of very many.
         wanted = self._dropped + len(self._steps) - index
-        taken = []
+        taken: list[Step] = []
         for step in reversed(self._steps):
             if len(taken) == wanted:
                 break

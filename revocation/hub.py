@@ -134,7 +134,11 @@ class RealmHub:
         known = self._snapshots.get(index)
         if known is not None:
             found = history.resume(known.position)
-            if isinstance(found, Resume) and found.position == known.position and len(found.steps) < _SNAPSHOT_AGE_STEPS:
+            if (
+                isinstance(found, Resume)
+                and found.position == known.position
+                and len(found.steps) < _SNAPSHOT_AGE_STEPS
+            ):
                 return known, found.steps
         made = self._snapshots[index] = _take_snapshot(index, history)
         return made, ()

@@ -12,7 +12,7 @@ from revocation.hub import Hub
 from revocation.keyring import Keyring
 from revocation.membership import Timing
 from revocation.partition import Applied
-from revocation.replica import Replica, ReplicaOptions, wall_ms
+from revocation.replica import Replica, ReplicaOptions
 from revocation.service import Realm, Revocations
 from revocation.store import Durability, Store
 from revocation.telemetry import Metrics
@@ -46,9 +46,7 @@ class Node:
         self.realms: Mapping[str, Realm] = {
             name: Realm(name, settings, tuple(keyring.realm_keys(name))) for name, settings in config.realms.items()
         }
-        self.service = Revocations(
-            self.realms, self.replicas, self.committers, self.barriers, config.op_retention_s
-        )
+        self.service = Revocations(self.realms, self.replicas, self.committers, self.barriers, config.op_retention_s)
         self.hub = Hub([replica.partition for replica in self.replicas], self.barriers, list(self.realms))
 
     def _on_applied(self, index: int, applied: list[Applied]) -> None:
@@ -95,7 +93,7 @@ class Node:
 
     def clock_skew_ms(self) -> int:
         """This process's clock minus the store's."""
-        return wall_ms() - self.store_ms()
+        return self.replicas[0].clock.wall_ms() - self.store_ms()
 
     def members(self) -> list[pb.ListMembersResponse.Member]:
         """The registry as last seen."""

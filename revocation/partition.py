@@ -10,6 +10,7 @@ import hashlib
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from revocation.history import RealmHistory, Step
 from revocation.store import ZERO, Heads, LogEntry, Registry
@@ -40,7 +41,6 @@ class Partition:
         self.seq = 0
         self.digest = ZERO
         self.realms: dict[str, RealmHistory] = {}
-        self.lineage: deque[str] = deque(maxlen=64)
         self._recent: deque[LogEntry] = deque(maxlen=SUFFIX_ENTRIES)
 
     @property
@@ -105,7 +105,7 @@ class Partition:
             for _ in lost:
                 self._recent.pop()
         self.seq = base
-        self._enter(log_id)
+        self.log_id = log_id
         return [
             Applied(name, self.realms[name].mark(self._position(head.seq, head.digest))) for name, head in heads.items()
         ]
@@ -122,7 +122,7 @@ class Partition:
         """Goes on from `heads` after the store's state was merged; `learned` is what the merge taught, by realm."""
         self._recent.clear()
         self.seq, self.digest = heads.seq, heads.digest
-        self._enter(log_id)
+        self.log_id = log_id
         applied = []
         for name in sorted({*self.realms, *heads.realms}):
             seq, digest = heads.realms.get(name, (0, ZERO))
@@ -144,7 +144,7 @@ class Partition:
         Only records that lead without a gap to where the partition stands are of use.
         """
         retained = list(entries)
-        chained = [b for a, b in zip(retained, retained[1:], strict=False) if b.digest == chain(a.digest, b)]
+        chained = [b for a, b in pairwise(retained) if b.digest == chain(a.digest, b)]
         if not retained or len(chained) != len(retained) - 1 or retained[-1].digest != self.digest:
             return
         self._recent.extend(retained)
@@ -165,11 +165,6 @@ class Partition:
             history.append(entry.rows)
         if history.position.log_id != current:
             history.mark(Position(current, history.position.seq, history.position.digest))
-
-    def _enter(self, log_id: str) -> None:
-        if self.log_id and self.log_id != log_id:
-            self.lineage.append(self.log_id)
-        self.log_id = log_id
 
     def _position(self, seq: int, digest: bytes) -> Position:
         return Position(bytes.fromhex(self.log_id), seq, digest)

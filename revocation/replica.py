@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from revocation import healing
+from revocation.clock import Clock, system_clock
 from revocation.membership import Step, Timing, may_vouch, next_step, strikes, waiting_for
 from revocation.partition import Applied, Diverged, Partition
 from revocation.store import Closed, Durability, LogEntry, Registry, Standing, Store, StoreUnavailable
@@ -69,8 +69,10 @@ class Replica:
         options: ReplicaOptions,
         on_applied: Callable[[int, list[Applied]], None],
         on_confirmed: Callable[[int], Awaitable[None]],
+        clock: Clock | None = None,
     ) -> None:
         self.index = index
+        self.clock = clock or system_clock()
         self.partition = Partition()
         self.registry = Registry(Closed.REOPEN)
         self.state = "starting"
@@ -131,7 +133,7 @@ class Replica:
 
     def store_ms(self) -> int:
         """The store's time, carried on by the monotonic clock since the last heartbeat."""
-        return int(time.clock_gettime(_CLOCK) * 1000 + self._store_offset)
+        return int(self.clock.mono() * 1000 + self._store_offset)
 
     # -- the turning task ---------------------------------------------------------------------------------------
 
@@ -159,13 +161,13 @@ class Replica:
             return _RETRY_S
 
     async def _beat(self) -> Registry:
-        sent = time.clock_gettime(_CLOCK)
+        sent = self.clock.mono()
         registry = await self._store.beat(
-            self.index, self._who(), self._options.member, wall_ms(), self._read_version, self._trim_below()
+            self.index, self._who(), self._options.member, self.clock.wall_ms(), self._read_version, self._trim_below()
         )
         if registry.now_ms:
             # Half the way there and back: good enough for a clock that only judges with a margin.
-            half = (time.clock_gettime(_CLOCK) + sent) / 2
+            half = (self.clock.mono() + sent) / 2
             self._store_offset = registry.now_ms - half * 1000
         self.registry = registry
         return registry
@@ -214,8 +216,9 @@ class Replica:
     async def _strike(self, registry: Registry, member: str, forced: bool) -> None:
         if not forced and not await self._held_everywhere(registry):
             return
-        mode, silent = ("forced", self._options.timing.strike_after_ms) if forced else (
-            "quiet", self._options.timing.detect_ms)
+        mode, silent = (
+            ("forced", self._options.timing.strike_after_ms) if forced else ("quiet", self._options.timing.detect_ms)
+        )
         if await self._store.strike(self.index, registry.log_id, member, mode, None, silent) is None:
             level = log.warning if forced else log.info
             level("member_struck_off", partition=self.index, member=member, forced=forced)
@@ -229,7 +232,7 @@ class Replica:
             return replicas == 0
         # A settle is a write that changes nothing: without one WAIT would have nothing to wait for (H12).
         await self._store.settle(self.index, registry.log_id, 0)
-        tail = await self._store.barrier(self.index, who, wall_ms(), Durability(replicas=replicas))
+        tail = await self._store.barrier(self.index, who, self.clock.wall_ms(), Durability(replicas=replicas))
         return not isinstance(tail, Closed) and tail.copies >= replicas
 
     # -- histories ----------------------------------------------------------------------------------------------
@@ -248,11 +251,9 @@ class Replica:
         self._begin_healing("healing" if self.partition.log_id else "loading")
         await self._stop_reading()
         try:
-            plan = await healing.prepare(
-                self.index, self._store, self.partition, registry, self._reload, self._deliver
-            )
+            plan = await healing.prepare(self.index, self._store, self.partition, registry, self._reload, self._deliver)
             incarnation = await self._store.confirm(
-                self.index, registry.log_id, self._options.member, self._incarnation, wall_ms(), sorted(self._known)
+                self.index, registry.log_id, self._options.member, self._incarnation, self.clock.wall_ms(), sorted(self._known)
             )
         except healing.Moved:
             return 0.0
@@ -365,12 +366,3 @@ class Replica:
             below = self._checkpoints.popleft()[1]
         # By age, and by count long before the hard cap: who lags by so much loads again.
         return max(below, self.partition.seq - self._options.longest_log // 2)
-
-
-# Counts suspend, where the platform has it: a service that slept must not think that no time has passed.
-_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
-
-def wall_ms() -> int:
-    """This process's idea of the time of day."""
-    return time.time_ns() // 1_000_000

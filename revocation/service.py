@@ -12,14 +12,14 @@ from revocation.errors import InvalidField, OutcomeUnknown, ServiceError, Unavai
 from revocation.limits import FUTURE_OP_ID_MS
 from revocation.model import Operation, Receipt, Target, op_id_ms
 from revocation.realms import RealmSettings
-from revocation.replica import NotReady, Replica, wall_ms
+from revocation.refresh import partition_of as partition_of_sid
+from revocation.replica import NotReady, Replica
 from revocation.store import Cutoffs, Denials, Op, OpResult, StoreUnavailable
 from revocation_sdk._judge import Facts, Revoked, Versions, judge, versions_for
 from revocation_sdk._lattice import CUTOFF, DENIAL, NEVER, Cutoff, Group, Kind, RealmKey, join_groups
 from revocation_sdk._position import NOWHERE, Position
 
 _CUTOFF_KINDS = (Kind.SUBJECT, Kind.CLIENT, Kind.REALM)
-_POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Revocations:
     ) -> None:
         self._realms = realms
         self._replicas = replicas
+        self._clock = replicas[0].clock
         self._committers = committers
         self._barriers = barriers
         self._op_retention_ms = op_retention_s * 1000
@@ -72,6 +73,9 @@ class Revocations:
         Subjects by value alone, whatever the issuer: the version in a token is one number, which must come from one
         clock. Clients, keys and the realm lie in the first.
         """
+        own = partition_of_sid(target.value) if target.kind is Kind.SESSION else None
+        if own is not None and own < len(self._replicas):
+            return own  # with its subject, and its record
         if target.kind in (Kind.TOKEN, Kind.SESSION, Kind.SUBJECT):
             return realm.keys[0].fingerprint(target.kind, None, target.value) % len(self._replicas)
         return 0
@@ -81,27 +85,40 @@ class Revocations:
     async def revoke(self, operation: Operation, target: Target, deadline: float) -> Receipt:
         """Commits one revocation. `deadline` is in event-loop time. Raises ServiceError."""
         realm = self.realm(operation.realm)
-        self._check_op_id(operation)
+        self.check_op_id(operation)
         if target.kind is Kind.TOKEN:
             return await self._deny(realm, operation, [target], deadline)
         if target.kind in _CUTOFF_KINDS:
             return await self._cut_off(realm, operation, target, deadline)
-        expires_at = NEVER
         if target.kind is Kind.SESSION:
-            expires_at = self._latest_s() + realm.settings.max_token_life_s + realm.slack_s
+            return await self._end_session(realm, operation, target, deadline)
         fp = realm.keys[0].fingerprint(target.kind, target.issuer, target.value)
-        rows = {self.partition_of(realm, target): [DENIAL.pack(fp, expires_at)]}
+        rows = {self.partition_of(realm, target): [DENIAL.pack(fp, NEVER)]}
         return await self._commit_rows(realm, operation, target.kind, rows, deadline)
+
+    async def _end_session(self, realm: Realm, operation: Operation, target: Target, deadline: float) -> Receipt:
+        """All tokens of a session; of ours also its record, which the script finds by the fingerprint.
+
+        A session of ours is named without an issuer, and under each key, since it may have been opened under any.
+        """
+        expires_at = self._latest_s() + realm.settings.max_token_life_s + realm.slack_s
+        ours = partition_of_sid(target.value) is not None
+        keys, issuer = (realm.keys, None) if ours else (realm.keys[:1], target.issuer)
+        groups = [
+            Group(Kind.SESSION, key.tag, DENIAL.pack(key.fingerprint(Kind.SESSION, issuer, target.value), expires_at))
+            for key in keys
+        ]
+        op = Op(realm.name, operation.key(), operation.digest, tuple(Denials(*group) for group in groups))
+        results = await self._commit_all([(self.partition_of(realm, target), op)], deadline)
+        return Receipt(self._positions(results), stored=True, cutoff=None, rows=join_groups(groups))
 
     async def revoke_tokens(self, operation: Operation, targets: Sequence[Target], deadline: float) -> Receipt:
         """Commits many tokens, validated whole, in as many scripts as it takes. Raises ServiceError."""
         realm = self.realm(operation.realm)
-        self._check_op_id(operation)
+        self.check_op_id(operation)
         return await self._deny(realm, operation, targets, deadline)
 
-    async def _deny(
-        self, realm: Realm, operation: Operation, targets: Sequence[Target], deadline: float
-    ) -> Receipt:
+    async def _deny(self, realm: Realm, operation: Operation, targets: Sequence[Target], deadline: float) -> Receipt:
         now = self._now_s()
         horizon = now + realm.settings.max_token_life_s + realm.slack_s
         for number, target in enumerate(targets):
@@ -151,9 +168,7 @@ class Revocations:
         cutoff = Cutoff(result.expires_at, result.version, result.at_ms)
         return Receipt(self._positions(results), True, cutoff, join_groups([Group(target.kind, key.tag, row)]))
 
-    async def _commit_all(
-        self, ops: Sequence[tuple[int, Op]], deadline: float
-    ) -> list[tuple[int, OpResult]]:
+    async def _commit_all(self, ops: Sequence[tuple[int, Op]], deadline: float) -> list[tuple[int, OpResult]]:
         outcomes = await asyncio.gather(
             *(self._committers[partition].commit(op, deadline) for partition, op in ops), return_exceptions=True
         )
@@ -174,8 +189,9 @@ class Revocations:
                 positions[partition] = Position(log_id, result.realm_seq, result.realm_digest)
         return tuple(positions)
 
-    def _check_op_id(self, operation: Operation) -> None:
-        age_ms = wall_ms() - op_id_ms(operation.op_id)
+    def check_op_id(self, operation: Operation) -> None:
+        """Refuses an op id that is too old to be known, or from the future. Raises InvalidField."""
+        age_ms = self._clock.wall_ms() - op_id_ms(operation.op_id)
         if age_ms > self._op_retention_ms:
             text = "is older than the retention: whether it ran cannot be known any more"
             raise InvalidField("op_id", text, reason="OP_ID_EXPIRED")
@@ -190,14 +206,15 @@ class Revocations:
         """The verdict on a token, complete as of a moment after this call. Raises Unavailable."""
         realm = self.realm(realm_name)
         await self._prove(deadline)
-        positions = await self._reach(realm, not_older_than, deadline)
+        self._require(realm, not_older_than)
         now = self._now_s()
         verdicts = [
             judge(replica.partition.realm(realm.name).view, realm.keys, facts, now, realm.settings.margin_s)
             for replica in self._replicas
         ]
         found = [verdict for verdict in verdicts if verdict is not None]
-        return (min(found, key=lambda verdict: verdict.target) if found else None), positions
+        narrowest = min(found, key=lambda verdict: verdict.target) if found else None
+        return narrowest, self._realm_positions(realm)
 
     async def versions(
         self, realm_name: str, issuer: str | None, subject: str | None, client_id: str | None, deadline: float
@@ -205,14 +222,19 @@ class Revocations:
         """The versions to mint now, and the store's time in milliseconds. Raises Unavailable."""
         realm = self.realm(realm_name)
         now_ms = await self._prove(deadline)
+        return self.cutoffs(realm, issuer, subject, client_id, now_ms), now_ms, self._realm_positions(realm)
+
+    def cutoffs(
+        self, realm: Realm, issuer: str | None, subject: str | None, client_id: str | None, now_ms: int
+    ) -> Versions:
+        """The highest cutoffs of [subject, client, realm] that this replica knows; proves nothing about them."""
         found = [
             versions_for(
                 replica.partition.realm(realm.name).view, realm.keys, issuer, subject, client_id, now_ms / 1000
             )
             for replica in self._replicas
         ]
-        highest = (max(v[0] for v in found), max(v[1] for v in found), max(v[2] for v in found))
-        return highest, now_ms, self._realm_positions(realm)
+        return max(v[0] for v in found), max(v[1] for v in found), max(v[2] for v in found)
 
     async def _prove(self, deadline: float) -> int:
         """Barriers in all partitions that begin now; the store's time in milliseconds."""
@@ -225,50 +247,39 @@ class Revocations:
                     except NotReady:
                         if any(replica.state == "unreachable" for replica in self._replicas):
                             raise StoreUnavailable from None
-                        await asyncio.gather(*(replica.usable(1.0) for replica in self._replicas), return_exceptions=True)
+                        await asyncio.gather(
+                            *(replica.usable(1.0) for replica in self._replicas), return_exceptions=True
+                        )
         except StoreUnavailable:
             raise Unavailable("the store cannot be reached", reason="STORE_UNAVAILABLE") from None
         except TimeoutError:
             states = ", ".join(sorted({replica.state for replica in self._replicas} - {"usable"}))
             raise Unavailable(f"this replica cannot prove that it is current ({states or 'too slow'})") from None
 
-    async def _reach(self, realm: Realm, wanted: Sequence[Position], deadline: float) -> tuple[Position, ...]:
-        """Waits until the realm stands at or behind `wanted`.
+    def _require(self, realm: Realm, wanted: Sequence[Position]) -> None:
+        """That the realm stands at or behind `wanted`; asked after a barrier, which makes it so.
 
-        After a barrier that is at once the case, unless the position is of a history that this replica does not know.
+        The barrier proved that this replica is in the current history. A position of another one is then of an older
+        one, and what was acknowledged there, healing has brought along.
         """
-        try:
-            async with asyncio.timeout_at(deadline):
-                while not self._reached(realm, wanted):
-                    await asyncio.sleep(_POLL_S)
-        except TimeoutError:
-            raise Unavailable("not_older_than was not reached in time", reason="POSITION_NOT_REACHED") from None
-        return self._realm_positions(realm)
-
-    def _reached(self, realm: Realm, wanted: Sequence[Position]) -> bool:
-        for replica, position in zip(self._replicas, wanted, strict=False):
-            own = replica.partition.realm(realm.name).position
-            if position.log_id == b"" or position.log_id.hex() in replica.partition.lineage:
-                continue  # what was acknowledged in an older history, healing has brought along
-            if position.log_id != own.log_id or position.seq > own.seq:
-                return False
-        return True
+        for own, position in zip(self._realm_positions(realm), wanted, strict=False):
+            if position.log_id == own.log_id and position.seq > own.seq:
+                raise Unavailable("not_older_than is ahead of the log", reason="POSITION_NOT_REACHED")
 
     def _realm_positions(self, realm: Realm) -> tuple[Position, ...]:
         return tuple(replica.partition.realm(realm.name).position for replica in self._replicas)
 
     def _now_s(self) -> int:
         """The smallest of the clocks known: nothing is taken for expired that might not be."""
-        return min(wall_ms(), *(replica.store_ms() for replica in self._replicas)) // 1000
+        return min(self._clock.wall_ms(), *(replica.store_ms() for replica in self._replicas)) // 1000
 
     def _latest_s(self) -> int:
         """The largest of the clocks known: nothing that is made lives too short."""
-        return max(wall_ms(), *(replica.store_ms() for replica in self._replicas)) // 1000
+        return max(self._clock.wall_ms(), *(replica.store_ms() for replica in self._replicas)) // 1000
 
     def forget_expired(self) -> None:
         """Drops what has expired by every clock. Called now and then."""
         for replica in self._replicas:
-            now = min(wall_ms(), replica.store_ms()) / 1000
+            now = min(self._clock.wall_ms(), replica.store_ms()) / 1000
             for history in replica.partition.realms.values():
                 history.view.drop_expired(now)
-

@@ -229,7 +229,7 @@ def _refresh(session: Session, command: Refresh, now_ms: int) -> Commit:
         return Commit(Write.PUT, _rotated(session, command, now_ms), session.due_ms, event)
     if command.generation == session.generation - 1:
         if command.attempt == session.attempt:
-            return Commit(Write.NOTHING, session, session.due_ms, "")
+            return Commit(Write.COUNT, session, session.due_ms, "")
         window_ends = session.issued_ms + session.policy.grace_ms
         if now_ms < window_ends:
             return Commit(Write.COUNT, session, min(window_ends, session.due_ms), "refresh_repeated")

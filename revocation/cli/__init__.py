@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
@@ -37,7 +38,10 @@ _ClickException: type[Exception] = cast(type[Exception], typer.BadParameter.__mr
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line (default: of this process) and returns the exit code; see `Exit`."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        arguments = sys.argv[1:]
+        threading.excepthook = _not_of_closed_channels
+    words = list(arguments)
     out = Output(as_json="--json" in words)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -50,14 +54,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _usage(error, out)
     except (KeyboardInterrupt, typer.Abort):
         return 130  # as shells say it: 128 + SIGINT
+    except SystemExit as end:  # click's answer to a broken pipe, with a code that would say "revoked"
+        return _reader_gone() if end.code == 1 else Exit.OK
     except BrokenPipeError:
-        # Whoever read us has seen enough; keep the interpreter from complaining at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 141  # 128 + SIGPIPE
+        return _reader_gone()
     except Exception as error:
         from revocation.cli.failures import explain
 
         return explain(error, out)
+
+
+def _not_of_closed_channels(failed: threading.ExceptHookArgs) -> None:
+    """Shows what ended a thread, except gRPC's complaint that its channel was closed while it waited to connect."""
+    if not (failed.exc_type is ValueError and "Channel closed" in str(failed.exc_value)):
+        threading.__excepthook__(failed)
+
+
+def _reader_gone() -> int:
+    """Whoever read us has seen enough. Keeps the interpreter from complaining at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 141  # 128 + SIGPIPE
 
 
 def _build(words: Sequence[str]) -> typer.Typer:

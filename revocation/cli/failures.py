@@ -54,6 +54,8 @@ def _of_sdk(error: RevocationError, out: Output) -> int:
     if isinstance(error, OutcomeUnknown) and error.op_id:
         message += f"\nIt may have been done. Run the same command with --op-id {error.op_id} to be sure."
         more = {"op_id": error.op_id}
+    if isinstance(error, Unavailable) and error.reason == "unavailable":
+        message += "\nDoes it run there (--address)? Other machines are spoken to by TLS: see --ca, or --insecure."
     if isinstance(error, PermissionDenied):
         message += "\nSee --cert and --cert-key, or REVOCATION_TOKEN, and the roles file of the service."
     out.failure(error.reason, message, getattr(error, "field", None), **more)

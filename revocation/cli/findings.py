@@ -112,10 +112,12 @@ def store(config: Config) -> Iterator[Finding]:
     """The store itself, asked directly where this machine reaches it."""
     import redis
 
+    from revocation.embedded.directory import socket_of
+
     url = config.redis_url
     if config.embedded:
-        path = config.data_dir / "store.sock"
-        if not path.exists():
+        path = socket_of(config.data_dir)
+        if path is None:
             yield Finding("store", "skip", f"no embedded store runs in {config.data_dir}")
             return
         url = f"unix://{quote(str(path))}"

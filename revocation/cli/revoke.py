@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
@@ -57,23 +57,17 @@ def token(
     """
     if (token is None) == (jti is None):
         raise typer.BadParameter("give either TOKEN or --jti with --expires-at", param_hint="TOKEN")
-    if token is not None:
-        if issuer is not None or expires_at is not None:
-            raise typer.BadParameter("a token says itself who issued it and when it ends", param_hint="TOKEN")
-        arguments: dict[str, Any] = {"token": read_token(token)}
-    else:
-        if expires_at is None:
-            raise typer.BadParameter("is needed with --jti", param_hint="--expires-at")
-        arguments = {"jti": jti, "expires_at": read_time(expires_at), "issuer": issuer}
-    return _run(
-        connection,
-        out,
-        "token",
-        method=lambda client: client.revoke_token,
-        arguments=arguments,
-        reason=reason,
-        op_id=op_id,
-    )
+    if token is not None and (issuer is not None or expires_at is not None):
+        raise typer.BadParameter("a token says itself who issued it and when it ends", param_hint="TOKEN")
+    if jti is not None and expires_at is None:
+        raise typer.BadParameter("is needed with --jti", param_hint="--expires-at")
+    jwt = None if token is None else read_token(token)
+    end = None if expires_at is None else read_time(expires_at)
+
+    def call(client: RevocationClient, common: _Common) -> Receipt:
+        return client.revoke_token(jwt, jti=jti, issuer=issuer, expires_at=end, **common)
+
+    return _run(connection, out, "token", call, _Common(reason=reason, op_id=op_id, timeout=connection.timeout))
 
 
 @client_command
@@ -87,16 +81,11 @@ def session(
     op_id: OpId = None,
 ) -> int:
     """Revoke all tokens of a session."""
-    arguments = {"sid": sid, "issuer": issuer}
-    return _run(
-        connection,
-        out,
-        "session",
-        method=lambda client: client.revoke_session,
-        arguments=arguments,
-        reason=reason,
-        op_id=op_id,
-    )
+
+    def call(client: RevocationClient, common: _Common) -> Receipt:
+        return client.revoke_session(sid, issuer=issuer, **common)
+
+    return _run(connection, out, "session", call, _Common(reason=reason, op_id=op_id, timeout=connection.timeout))
 
 
 @client_command
@@ -110,16 +99,11 @@ def subject(
     op_id: OpId = None,
 ) -> int:
     """Revoke all tokens and sessions of a subject until now; later ones are good."""
-    arguments = {"sub": subject, "issuer": issuer}
-    return _run(
-        connection,
-        out,
-        "subject",
-        method=lambda client: client.revoke_subject,
-        arguments=arguments,
-        reason=reason,
-        op_id=op_id,
-    )
+
+    def call(client: RevocationClient, common: _Common) -> Receipt:
+        return client.revoke_subject(subject, issuer=issuer, **common)
+
+    return _run(connection, out, "subject", call, _Common(reason=reason, op_id=op_id, timeout=connection.timeout))
 
 
 @client_command
@@ -133,16 +117,11 @@ def client(
     op_id: OpId = None,
 ) -> int:
     """Revoke all tokens and sessions of a client application until now."""
-    arguments = {"client_id": client_id, "issuer": issuer}
-    return _run(
-        connection,
-        out,
-        "client",
-        method=lambda client: client.revoke_client,
-        arguments=arguments,
-        reason=reason,
-        op_id=op_id,
-    )
+
+    def call(client: RevocationClient, common: _Common) -> Receipt:
+        return client.revoke_client(client_id, issuer=issuer, **common)
+
+    return _run(connection, out, "client", call, _Common(reason=reason, op_id=op_id, timeout=connection.timeout))
 
 
 @client_command
@@ -150,10 +129,10 @@ def key(
     connection: Connection,
     out: Output,
     kid: Annotated[str | None, typer.Argument(metavar="[KID]", help="The `kid` in the issuer's key set.")] = None,
+    *,
     thumbprint: Annotated[
         str | None, typer.Option(help="Instead: its RFC 7638 thumbprint (SHA-256, 43 characters).")
     ] = None,
-    *,
     issuer: Issuer = None,
     reason: Reason = "",
     op_id: OpId = None,
@@ -166,20 +145,23 @@ def key(
         raise typer.BadParameter("give either KID or --thumbprint", param_hint="KID")
     if thumbprint is not None and issuer is not None:
         raise typer.BadParameter("a thumbprint names a key by itself", param_hint="--issuer")
-    arguments = {"kid": kid, "issuer": issuer} if kid is not None else {"thumbprint": thumbprint}
-    return _run(
-        connection, out, "key", method=lambda client: client.revoke_key, arguments=arguments, reason=reason, op_id=op_id
-    )
+
+    def call(client: RevocationClient, common: _Common) -> Receipt:
+        return client.revoke_key(kid, thumbprint=thumbprint, issuer=issuer, **common)
+
+    return _run(connection, out, "key", call, _Common(reason=reason, op_id=op_id, timeout=connection.timeout))
 
 
 @client_command
-def realm(connection: Connection, out: Output, yes: Yes = False, reason: Reason = "", op_id: OpId = None) -> int:
+def realm(connection: Connection, out: Output, *, yes: Yes = False, reason: Reason = "", op_id: OpId = None) -> int:
     """Revoke everything in the realm until now: every user has to log in again."""
     if not yes and sys.stdin.isatty():
         typer.confirm(f"End every session and token of realm {connection.realm}?", abort=True)
-    return _run(
-        connection, out, "realm", method=lambda client: client.revoke_realm, arguments={}, reason=reason, op_id=op_id
-    )
+
+    def call(client: RevocationClient, common: _Common) -> Receipt:
+        return client.revoke_realm(**common)
+
+    return _run(connection, out, "realm", call, _Common(reason=reason, op_id=op_id, timeout=connection.timeout))
 
 
 def read_time(text: str) -> int:
@@ -195,18 +177,23 @@ def read_time(text: str) -> int:
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
 
 
+class _Common(TypedDict):
+    """What every revocation takes."""
+
+    reason: str
+    op_id: str | None
+    timeout: float
+
+
 def _run(
     connection: Connection,
     out: Output,
     target: str,
-    *,
-    method: Callable[[RevocationClient], Callable[..., Receipt]],
-    arguments: dict[str, Any],
-    reason: str,
-    op_id: str | None,
+    call: Callable[[RevocationClient, _Common], Receipt],
+    common: _Common,
 ) -> int:
-    with closing(connection.client()) as caller:
-        receipt = method(caller)(**arguments, reason=reason, op_id=op_id, timeout=connection.timeout)
+    with closing(connection.client()) as client:
+        receipt = call(client, common)
     show_receipt(out, target, receipt)
     return Exit.OK
 

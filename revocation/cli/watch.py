@@ -42,7 +42,7 @@ def watch(
     with closing(connection.client(name="revocation watch")) as client, suppress(KeyboardInterrupt):
         events = _Events(client)
         client.wait_until_fresh(connection.timeout)
-        events.put({"event": "fresh", "entries": len(client.follower.view)})
+        events.put({"event": "following", "entries": len(client.follower.view)})
         seen = 0
         while event := events.next(end):
             _print(out, event)
@@ -126,8 +126,8 @@ def _print(out: Output, event: dict[str, Any]) -> None:
         case "revoked":
             at = f"  what was issued before {in_words(event['at'])}" if "at" in event else ""
             out.note(f"revoked  {event['kind']:8} {event['fingerprint']}{at}")
-        case "fresh":
-            out.note(f"fresh    {event['entries']} entries; waiting for changes")
+        case "following":
+            out.note(f"following, {event['entries']} entries so far")
         case "dropped":
             out.note(f"dropped  {event['count']} events: this terminal is too slow")
         case other:

@@ -34,9 +34,12 @@ ANSWER_S = 20.0
 STOP_S = 8.0
 """How long a graceful end may take before the server is killed; everything acknowledged is on disk anyway."""
 
-MOST_RESTARTS = 5
-RESTART_WINDOW_S = 60.0
-"""A server that dies more often than MOST_RESTARTS times within it is given up: something is wrong with it."""
+RESTART_S = (0.05, 10.0)
+"""Shortest and longest wait before a dead server is started again; doubled at each death. It is never given up: a
+full disk, of which the server dies, has space again some day, and then the service recovers by itself (I3)."""
+
+HEALTHY_S = 60.0
+"""A server that has lived so long starts the waits from the beginning."""
 
 LOG_BYTES = 4 * 1024 * 1024
 """The server's log is renamed when it is larger; one old one is kept."""
@@ -120,14 +123,9 @@ class EmbeddedStore:
             self._directory = None
 
     def alive(self) -> bool:
-        """Whether the server runs now. False for moments while it is restarted, and for good once given up."""
+        """Whether the server runs now. False while it is started again after it died."""
         process = self._process
         return process is not None and process.poll() is None
-
-    @property
-    def given_up(self) -> bool:
-        """Whether the server died too often and is not started any more."""
-        return self._failure is not None
 
     @property
     def pid(self) -> int | None:
@@ -135,31 +133,42 @@ class EmbeddedStore:
         return None if self._process is None else self._process.pid
 
     def _supervise(self, directory: DataDirectory, server: Server) -> None:
-        deaths: list[float] = []
         try:
-            while not self._stopping.is_set():
-                process = self._spawn(directory, server)
-                if process is None:
-                    return
-                self._await_answer(process, directory)
-                self._ready.set()
-                self._await_end(process, directory)
-                if self._stopping.is_set():
-                    return
-                now = time.monotonic()
-                deaths = [*(at for at in deaths if at > now - RESTART_WINDOW_S), now]
-                _log.error("embedded_store_died", code=process.returncode, log=str(directory.log), deaths=len(deaths))
-                if len(deaths) > MOST_RESTARTS:
-                    raise EmbeddedError(f"the embedded store died {len(deaths)} times{_last_words(directory)}")
-                self._stopping.wait(0.1 * len(deaths))
-        except (EmbeddedError, OSError) as error:
-            self._failure = error if isinstance(error, EmbeddedError) else EmbeddedError(str(error))
-            if self._ready.is_set():
-                _log.critical("embedded_store_given_up", reason=str(error), what_to_do="restart the service")
-            if self._process is not None:
-                _end(self._process)
-        finally:
+            self._keep_running(directory, server)
+        finally:  # whoever waits for the start never waits in vain
+            if not self._ready.is_set() and self._failure is None:
+                self._failure = EmbeddedError("the embedded store was not started")
             self._ready.set()
+
+    def _keep_running(self, directory: DataDirectory, server: Server) -> None:
+        wait = RESTART_S[0]
+        while not self._stopping.is_set():
+            begin = time.monotonic()
+            try:
+                self._run_once(directory, server)
+            except (EmbeddedError, OSError) as error:
+                reason = error if isinstance(error, EmbeddedError) else EmbeddedError(str(error))
+                if self._process is not None:
+                    _end(self._process)
+                if not self._ready.is_set():  # it never ran: whoever starts it is told
+                    self._failure = reason
+                    return
+                _log.error("embedded_store_does_not_start", why=str(reason), again_in_s=wait)
+            if time.monotonic() - begin > HEALTHY_S:
+                wait = RESTART_S[0]
+            self._stopping.wait(wait)
+            wait = min(2 * wait, RESTART_S[1])
+
+    def _run_once(self, directory: DataDirectory, server: Server) -> None:
+        """One life of the server. Raises EmbeddedError if it does not come up."""
+        process = self._spawn(directory, server)
+        if process is None:
+            return
+        self._await_answer(process, directory)
+        self._ready.set()
+        self._await_end(process, directory)
+        if not self._stopping.is_set():
+            _log.error("embedded_store_died", code=process.returncode, why=_last_words(directory))
 
     def _spawn(self, directory: DataDirectory, server: Server) -> subprocess.Popen[bytes] | None:
         _rotate(directory)
@@ -192,9 +201,11 @@ class EmbeddedStore:
             if answer.startswith(b"-LOADING"):
                 deadline = time.monotonic() + ANSWER_S
             if process.poll() is not None:
-                raise EmbeddedError(f"the embedded store ended with code {process.returncode}{_last_words(directory)}")
+                raise EmbeddedError(
+                    f"the embedded store ended with code {process.returncode}; {_last_words(directory)}"
+                )
             if time.monotonic() > deadline:
-                raise EmbeddedError(f"the embedded store does not answer within {ANSWER_S} s{_last_words(directory)}")
+                raise EmbeddedError(f"the embedded store does not answer within {ANSWER_S} s; {_last_words(directory)}")
             self._stopping.wait(0.01)
 
     def _await_end(self, process: subprocess.Popen[bytes], directory: DataDirectory) -> None:
@@ -254,4 +265,4 @@ def _last_words(directory: DataDirectory) -> str:
         lines = directory.log.read_bytes()[-2000:].decode("utf-8", "replace").splitlines()[-5:]
     except OSError:
         lines = []
-    return f"; last lines of {directory.log}:\n" + "\n".join(lines)
+    return f"last lines of {directory.log}:\n" + "\n".join(lines)

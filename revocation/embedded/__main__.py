@@ -16,7 +16,7 @@ from revocation.telemetry import configure_logging
 
 
 def main() -> int:
-    """Exit code 0 after a signal, 1 if the store was given up, 2 if it could not be started."""
+    """Exit code 0 after a signal, 2 if the store could not be started."""
     parser = argparse.ArgumentParser(prog="python -m revocation.embedded", description=__doc__)
     parser.add_argument("--data-dir", type=Path, required=True, help="directory of the store; made if absent")
     directory: Path = parser.parse_args().data_dir
@@ -27,9 +27,7 @@ def main() -> int:
     try:
         with EmbeddedStore(directory) as store:
             print(store.url, flush=True)
-            while not ended.wait(1.0):
-                if store.given_up:
-                    return 1
+            ended.wait()
             return 0
     except EmbeddedError as error:
         print(f"error: {error}", file=sys.stderr)

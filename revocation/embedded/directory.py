@@ -38,6 +38,15 @@ class EmbeddedError(Exception):
     """The embedded store cannot be used. The message says where and what to do."""
 
 
+def socket_of(data_dir: Path) -> Path | None:
+    """The socket of the store that runs in a data directory, for whoever only wants to look; None if there is none."""
+    elsewhere = data_dir / "socket-dir"
+    for folder in (data_dir, Path(elsewhere.read_text("utf-8").strip()) if elsewhere.exists() else None):
+        if folder is not None and (folder / "store.sock").exists():
+            return folder / "store.sock"
+    return None
+
+
 class DataDirectory:
     """Opens and locks a data directory; made if it is not there. Raises EmbeddedError."""
 

@@ -52,9 +52,7 @@ def welcome(
     return pb.WatchResponse(
         welcome=pb.Welcome(
             partitions=[
-                pb.Welcome.Partition(
-                    intent=_INTENTS[item.intent], reason=item.reason, position=position(item.position)
-                )
+                pb.Welcome.Partition(intent=_INTENTS[item.intent], reason=item.reason, position=position(item.position))
                 for item in intents
             ],
             settings=pb.RealmSettings(

@@ -153,7 +153,7 @@ class Watch:
         """Says goodbye to all subscribers, spread over the grace period so that they do not come back as a herd."""
         subscribers = [s for hub in self._node.hub.realms.values() for s in hub.subscribers]
         for subscriber in subscribers:
-            subscriber.put(stream.goodbye(Goodbye("drain", int(random.uniform(0, grace_s * 500)))))  # noqa: S311
+            subscriber.put(stream.goodbye(Goodbye("drain", int(random.uniform(0, grace_s * 500)))))
         for number, subscriber in enumerate(subscribers):
             asyncio.get_running_loop().call_later(
                 0.1 + grace_s * 0.5 * number / max(1, len(subscribers)), subscriber.end, "drain"
@@ -164,4 +164,4 @@ _TOO_MANY = "TOO_MANY_STREAMS"
 
 
 def _jitter(milliseconds: int) -> int:
-    return int(random.uniform(0.5, 1.0) * milliseconds)  # noqa: S311  # spreads load, guards nothing
+    return int(random.uniform(0.5, 1.0) * milliseconds)

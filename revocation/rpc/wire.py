@@ -66,9 +66,7 @@ def target(request: pb.RevokeRequest) -> Target:
 
 def token_target(prefix: str, jti: str, issuer: str | None, expires_at: int) -> Target:
     """A token to revoke. Raises InvalidField, naming fields behind `prefix`."""
-    return Target(
-        Kind.TOKEN, issuer, identifier(f"{prefix}jti", jti), seconds(f"{prefix}expires_at", expires_at)
-    )
+    return Target(Kind.TOKEN, issuer, identifier(f"{prefix}jti", jti), seconds(f"{prefix}expires_at", expires_at))
 
 
 def batch(request: pb.BatchRevokeTokensRequest) -> list[Target]:
@@ -99,9 +97,7 @@ def _key(message: pb.KeyTarget) -> Target:
     return Target(Kind.KEY, _issuer(message, "key."), "kid:" + identifier("key.kid", message.kid))
 
 
-def operation(
-    request: pb.RevokeRequest | pb.BatchRevokeTokensRequest, caller: str
-) -> Operation:
+def operation(request: pb.RevokeRequest | pb.BatchRevokeTokensRequest, caller: str) -> Operation:
     """The operation's identity: op id, caller, and a digest of what is asked. Raises InvalidField."""
     bounded("reason", request.reason, limits.REASON_BYTES)
     content = type(request)()

@@ -84,6 +84,8 @@ class Op:
 
 
 class OpState(Enum):
+    """What became of an operation."""
+
     DONE = "done"
     AGAIN = "again"
     CONFLICT = "conflict"
@@ -137,6 +139,8 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Member:
+    """A service replica in the registry. `registered` and `read` are versions of it (H8); `log_id` is confirmed."""
+
     incarnation: int
     log_id: str
     registered: int
@@ -193,15 +197,16 @@ class Store(Protocol):
     async def start(self) -> str:
         """Connects and checks that the store is fit (StoreRefused). Returns its name and version."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Ends all connections."""
 
     async def commit(
         self, partition: int, who: Standing, caller_ms: int, ops: Sequence[Op], durability: Durability
-    ) -> Committed | Closed: ...
+    ) -> Committed | Closed:
+        """Commits operations, all or none; each with its own result."""
 
-    async def barrier(
-        self, partition: int, who: Standing, caller_ms: int, durability: Durability
-    ) -> Tail | Closed: ...
+    async def barrier(self, partition: int, who: Standing, caller_ms: int, durability: Durability) -> Tail | Closed:
+        """Where the log ends, proven on a store that this member may vouch for."""
 
     async def beat(
         self, partition: int, who: Standing | None, member: str, caller_ms: int, read: int, trim_below: int
@@ -210,14 +215,16 @@ class Store(Protocol):
 
     async def open_history(
         self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str]
-    ) -> Closed | None: ...
+    ) -> Closed | None:
+        """Opens a history if `seen` is still the last one; None if it did (H2)."""
 
     async def confirm(
         self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str]
     ) -> int | Closed:
         """Confirms and registers; returns the incarnation to use from then on."""
 
-    async def settle(self, partition: int, log_id: str, settle_ms: int) -> Closed | None: ...
+    async def settle(self, partition: int, log_id: str, settle_ms: int) -> Closed | None:
+        """Marks the history as settled when its settle time is over; None if it did (H7)."""
 
     async def strike(
         self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int

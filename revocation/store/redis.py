@@ -14,9 +14,15 @@ from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+)
 
 from revocation.store import (
     FORMAT,
@@ -37,20 +43,22 @@ from revocation.store import (
     StoreUnavailable,
     Tail,
 )
+from revocation.store.nodes import Nodes, OneNode, client_of
+from revocation.store.redis_sessions import SESSION_SCRIPTS, RedisSessions
 from revocation.store.segments import split, split_all
 
-_SCRIPTS = ("commit", "barrier", "beat", "open", "confirm", "settle", "strike", "propose", "segments")
+_SCRIPTS = ("commit", "barrier", "beat", "open", "confirm", "settle", "strike", "propose", "segments", *SESSION_SCRIPTS)
 _SAFE_POLICIES = ("noeviction",)
 _OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
-_READ_TIMEOUT_S = 5.0
+_LONGEST_WAIT_MS = 2_500  # of a blocked command: well below a socket's time-out, or it would look like a dead server
 
 
-class RedisStore:
-    """The store on one Redis or Valkey, standalone (or any client with redis-py's interface)."""
+class RedisStore(RedisSessions):
+    """The store on Redis or Valkey: one server, or several that `nodes` tells apart."""
 
     def __init__(
         self,
-        client: Redis,
+        nodes: Nodes,
         *,
         partitions: int = 1,
         skew_ms: int = 30_000,
@@ -59,7 +67,7 @@ class RedisStore:
         allow_eviction: bool = False,
     ) -> None:
         self.partitions = partitions
-        self._redis = client
+        self._nodes = nodes
         self._skew_ms = skew_ms
         self._op_retention_ms = op_retention_ms
         self._longest_log = longest_log
@@ -72,25 +80,37 @@ class RedisStore:
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> RedisStore:
-        """A store at a redis://, rediss:// or unix:// URL."""
-        client = Redis.from_url(
-            url, socket_timeout=_READ_TIMEOUT_S, socket_connect_timeout=2.0, retry=Retry(NoBackoff(), 0)
-        )
-        return cls(client, **options)
+        """A store on one server, at a redis://, rediss:// or unix:// URL. For all kinds see `connect`."""
+        return cls(OneNode(lambda: client_of(url)), **options)
 
     async def start(self) -> str:
-        server = await self._call(self._redis.info("server"))
-        name, version = _product(server)
+        """Connects and checks that every server is fit (StoreRefused). Returns name and version of the first."""
+        try:
+            names = [await self._check(client) for client in await self._call(self._nodes.everyone())]
+        except StoreUnavailable as error:
+            if isinstance(error.__cause__, AuthenticationError | NoPermissionError):
+                raise StoreRefused(
+                    "the store refuses this service: check user and password in its URL, and the rights of the user"
+                ) from error
+            raise
+        return names[0]
+
+    async def reconnect(self) -> None:
+        """Drops all connections and finds out anew who the primary is."""
+        await self._call(self._nodes.forget())
+
+    async def _check(self, client: Redis) -> str:
+        name, version = _product(await self._call(client.info("server")))
         if version < _OLDEST[name]:
             oldest = ".".join(map(str, _OLDEST[name]))
             raise StoreRefused(f"the store is {name} {_dotted(version)}; {name} {oldest} or newer is needed")
         self._can_wait_for_aof = name == "valkey" or version >= (7, 2)
-        await self._check_eviction()
-        await self._load_scripts()
+        await self._check_eviction(client)
+        await self._load_scripts(client)
         return f"{name} {_dotted(version)}"
 
-    async def _check_eviction(self) -> None:
-        memory = await self._call(self._redis.info("memory"))
+    async def _check_eviction(self, client: Redis) -> None:
+        memory = await self._call(client.info("memory"))
         policy = memory.get("maxmemory_policy", "noeviction")
         if policy not in _SAFE_POLICIES and not self._allow_eviction:
             raise StoreRefused(
@@ -99,19 +119,26 @@ class RedisStore:
                 "if you accept that"
             )
 
-    async def _load_scripts(self) -> None:
+    async def _load_scripts(self, client: Redis) -> None:
         for name, source in self._sources.items():
-            self._shas[name] = await self._call(self._redis.script_load(source))
+            self._shas[name] = await self._call(client.script_load(source))
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._nodes.aclose()
 
     # -- scripts ------------------------------------------------------------------------------------------------
 
     async def commit(
         self, partition: int, who: Standing, caller_ms: int, ops: Sequence[Op], durability: Durability
     ) -> Committed | Closed:
-        arguments: list[Any] = [*_who(who), caller_ms, self._skew_ms, self._op_retention_ms, self._longest_log, len(ops)]
+        arguments: list[Any] = [
+            *_who(who),
+            caller_ms,
+            self._skew_ms,
+            self._op_retention_ms,
+            self._longest_log,
+            len(ops),
+        ]
         for op in ops:
             arguments += _op_arguments(op)
         reply, copies = await self._durably("commit", partition, arguments, durability)
@@ -120,9 +147,7 @@ class RedisStore:
         results = tuple(_op_result(result) for result in reply[3])
         return Committed(int(reply[1]), int(reply[2]), results, copies)
 
-    async def barrier(
-        self, partition: int, who: Standing, caller_ms: int, durability: Durability
-    ) -> Tail | Closed:
+    async def barrier(self, partition: int, who: Standing, caller_ms: int, durability: Durability) -> Tail | Closed:
         arguments = [*_who(who), caller_ms, self._skew_ms, durability.replicas]
         reply, copies = await self._durably("barrier", partition, arguments, durability)
         return Closed(reply[0].decode()) if len(reply) == 1 else Tail(int(reply[1]), int(reply[2]), copies)
@@ -132,7 +157,9 @@ class RedisStore:
     ) -> Registry:
         incarnation = str(who.incarnation) if who else ""
         log_id = who.log_id if who else ""
-        reply = await self._run("beat", partition, member, incarnation, log_id, caller_ms, self._skew_ms, read, trim_below)
+        reply = await self._run(
+            "beat", partition, member, incarnation, log_id, caller_ms, self._skew_ms, read, trim_below
+        )
         return _registry(reply)
 
     async def open_history(
@@ -194,8 +221,9 @@ class RedisStore:
 
     async def read_log(self, partition: int, after: int, count: int, block_ms: int) -> list[LogEntry]:
         # XREAD from a trimmed id skips without an error; the replica's chain check notices.
-        block = min(block_ms, int(_READ_TIMEOUT_S * 500)) or None
-        reply = await self._call(self._redis.xread({self._key(partition, "log"): f"{after}-0"}, count, block))
+        key = self._key(partition, "log")
+        client = await self._serving(key)
+        reply = await self._call(client.xread({key: f"{after}-0"}, count, min(block_ms, _LONGEST_WAIT_MS) or None))
         if not reply:
             return []
         # RESP2 answers pairs of (stream, records), RESP3 a mapping to lists of them.
@@ -204,9 +232,10 @@ class RedisStore:
 
     async def agree_on_secret(self, commitments: dict[str, str]) -> None:
         key = self._key(0, "secrets")
+        client = await self._serving(key)
         for kid, commitment in commitments.items():
-            await self._call(self._redis.hsetnx(key, kid, commitment))
-            known = await self._call(self._redis.hget(key, kid))
+            await self._call(client.hsetnx(key, kid, commitment))
+            known = await self._call(client.hget(key, kid))
             if known is not None and known.decode() != commitment:
                 raise StoreRefused(
                     f"the store was made with another master secret under the key id {kid!r}; give this replica the "
@@ -216,8 +245,9 @@ class RedisStore:
     async def shared_secret(self, candidate: str) -> str:
         """The master secret that replicas without a configured one share: the first candidate wins."""
         key = self._key(0, "shared_secret")
-        await self._call(self._redis.setnx(key, candidate))
-        kept: bytes = await self._call(self._redis.get(key))
+        client = await self._serving(key)
+        await self._call(client.setnx(key, candidate))
+        kept: bytes = await self._call(client.get(key))
         return kept.decode()
 
     # -- plumbing -----------------------------------------------------------------------------------------------
@@ -232,48 +262,61 @@ class RedisStore:
         self, script: str, partition: int, arguments: list[Any], durability: Durability
     ) -> tuple[list[Any], int]:
         """Runs a script and then waits, on the same connection, for the copies asked for."""
+        client = await self._serving(self._key(partition, "meta"))
         try:
-            return await self._once(script, partition, arguments, durability)
-        except NoScriptError:
-            # The server restarted or was replaced: nothing has run.
-            await self._load_scripts()
+            return await self._once(client, script, partition, arguments, durability)
+        except NoScriptError:  # the server restarted or was replaced: nothing has run
+            await self._load_scripts(client)
+        except MovedError:  # nor here: another server has the keys
+            self._nodes.doubt()
+            client = await self._serving(self._key(partition, "meta"))
         try:
-            return await self._once(script, partition, arguments, durability)
+            return await self._once(client, script, partition, arguments, durability)
         except RedisError as error:
-            raise StoreUnavailable(_describe(error)) from error
+            raise self._unavailable(error) from error
 
     async def _once(
-        self, script: str, partition: int, arguments: list[Any], durability: Durability
+        self, client: Redis, script: str, partition: int, arguments: list[Any], durability: Durability
     ) -> tuple[list[Any], int]:
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.evalsha(self._shas[script], 1, self._key(partition, "meta"), *arguments)
+        pipeline = client.pipeline(transaction=False)
+        pipeline.evalsha(self._shas.get(script, "0" * 40), 1, self._key(partition, "meta"), *arguments)
+        timeout_ms = min(durability.timeout_ms, _LONGEST_WAIT_MS)
         if durability.replicas:
-            pipeline.execute_command("WAIT", durability.replicas, durability.timeout_ms)
+            pipeline.execute_command("WAIT", durability.replicas, timeout_ms)
         elif durability.fsync and self._can_wait_for_aof:
-            pipeline.execute_command("WAITAOF", 1, 0, durability.timeout_ms)
-        try:
-            replies = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(_describe(error)) from error
+            pipeline.execute_command("WAITAOF", 1, 0, timeout_ms)
+        replies = await self._call(pipeline.execute(raise_on_error=False))
         for reply in replies:
-            if isinstance(reply, NoScriptError):
+            if isinstance(reply, NoScriptError | MovedError):
                 raise reply
+            if isinstance(reply, OutOfMemoryError):
+                return [b"full"], 0  # the first write of a script is refused: nothing has changed
             if isinstance(reply, Exception):
-                raise StoreUnavailable(_describe(reply)) from reply
+                raise self._unavailable(reply) from reply
+        if replies[0][0] == b"demoted":
+            await self.reconnect()
         copies = replies[1] if len(replies) > 1 else 0
         return replies[0], copies[0] if isinstance(copies, list) else int(copies)
+
+    async def _serving(self, key: str) -> Redis:
+        client: Redis = await self._call(self._nodes.serving(key))
+        return client
 
     async def _call(self, awaitable: Any) -> Any:
         try:
             return await awaitable
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(_describe(error)) from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        self._nodes.doubt()
+        return StoreUnavailable(_describe(error))
 
 
 def _describe(error: Exception) -> str:
     """The kind of a driver's error and, for a server's own words, the error code; never arguments."""
-    if isinstance(error, ResponseError):
-        return str(error).split(" ", 1)[0]
+    if type(error) is ResponseError and (code := re.match(r"[A-Z]{3,20}\b", str(error))):
+        return code[0]
     return type(error).__name__
 
 
@@ -347,7 +390,12 @@ def _registry(reply: list[Any]) -> Registry:
 def _member(text: bytes) -> Member:
     record = json.loads(text)
     return Member(
-        int(record["inc"]), record["log"], int(record["reg"]), int(record["read"]), bool(record["act"]), int(record["beat"])
+        int(record["inc"]),
+        record["log"],
+        int(record["reg"]),
+        int(record["read"]),
+        bool(record["act"]),
+        int(record["beat"]),
     )
 
 

@@ -14,7 +14,9 @@ def split(kind: int, key_tag: int, rows: bytes) -> Iterator[tuple[str, str, byte
     by_segment: dict[tuple[str, str], bytearray] = {}
     for offset in range(0, len(rows), row.size):
         expires_at = row.unpack_from(rows, offset)[1]
-        by_segment.setdefault(segment_of(kind, key_tag, expires_at), bytearray()).extend(rows[offset : offset + row.size])
+        by_segment.setdefault(segment_of(kind, key_tag, expires_at), bytearray()).extend(
+            rows[offset : offset + row.size]
+        )
     for (name, due), packed in by_segment.items():
         yield name, due, bytes(packed)
 

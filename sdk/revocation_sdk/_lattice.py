@@ -87,9 +87,7 @@ def parse_groups(rows: bytes) -> Iterator[Group]:
 
 def join_groups(groups: Iterable[Group]) -> bytes:
     """The inverse of parse_groups; empty groups are left out."""
-    return b"".join(
-        GROUP.pack(kind, tag, len(rows) // row_size(kind)) + rows for kind, tag, rows in groups if rows
-    )
+    return b"".join(GROUP.pack(kind, tag, len(rows) // row_size(kind)) + rows for kind, tag, rows in groups if rows)
 
 
 def count_rows(rows: bytes) -> int:

@@ -32,11 +32,8 @@ class NumpyBuilder:
 
     def split(self, parts: list[bytes], cutoffs: bool, bits: int) -> Iterable[tuple[int, list[Numbers]]]:
         """See Builder. The entries come sorted."""
-        row = _CUTOFF if cutoffs else _DENIAL
-        rows = np.concatenate([np.frombuffer(part, row) for part in parts])
-        order = np.argsort(rows["fp"])
-        columns = [rows[name].astype(code)[order] for name, code in _FIELDS[: len(row.fields or ())]]
-        edges = [0, *np.searchsorted(columns[0], _starts(0, 0, bits)).tolist(), len(rows)]
+        columns = _sorted(parts, cutoffs)
+        edges = [0, *np.searchsorted(columns[0], _starts(0, 0, bits)).tolist(), len(columns[0])]
         for slot, (start, stop) in enumerate(pairwise(edges)):
             if start < stop:
                 yield slot, [column[start:stop] for column in columns]
@@ -78,6 +75,14 @@ class NumpyBuilder:
             for (name, _), column in zip(_FIELDS, columns, strict=False):
                 rows[name] = column[start : start + step]
             yield rows.tobytes()
+
+
+def _sorted(parts: list[bytes], cutoffs: bool) -> list[Numbers]:
+    rows = np.concatenate([np.frombuffer(part, _CUTOFF if cutoffs else _DENIAL) for part in parts])
+    columns = [rows[name].astype(code) for name, code in (_FIELDS if cutoffs else _FIELDS[:2])]
+    del rows
+    order = np.argsort(columns[0])
+    return [column[order] for column in columns]
 
 
 def _numbers(base: Packed) -> list[Numbers]:

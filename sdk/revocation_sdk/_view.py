@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import compress, islice
+from operator import itemgetter
 from struct import Struct
 from typing import NamedTuple
 
@@ -26,6 +28,8 @@ from revocation_sdk._lattice import (
     parse_groups,
 )
 from revocation_sdk._packed import Builder, Packed, best_builder, empty
+
+_EXPIRES_AT = itemgetter(0)  # of a Cutoff
 
 
 class _Segment(NamedTuple):
@@ -134,9 +138,9 @@ class _Table:
     def _joined(self, segment: _Segment, bits: int) -> Packed:
         """The base and the delta as one. Copies the delta first, to be of use beside the writer as well."""
         base = segment.base
-        delta = _rows(segment.delta.copy().items(), self._cutoffs)
-        for _, new in self._builder.split([delta], self._cutoffs, 0):
-            base = self._builder.join(base, new, bits)
+        if delta := segment.delta.copy():
+            for _, new in self._builder.split([_rows(delta, self._cutoffs)], self._cutoffs, 0):
+                base = self._builder.join(base, new, bits)
         return base
 
     def _publish(self, slot: int, base: Packed) -> None:
@@ -232,7 +236,10 @@ def rows_missing(view: View, rows: bytes) -> bytes:
         cutoffs = kind >= FIRST_CUTOFF_KIND
         table = view._tables.get((kind, key_tag))
         if table is not None:
-            packed = _rows(filter(table.would_change, _entries(packed, cutoffs)), cutoffs)
+            size = _row(cutoffs).size
+            changing = map(table.would_change, _entries(packed, cutoffs))
+            rows_ = (packed[at : at + size] for at in range(0, len(packed), size))
+            packed = b"".join(compress(rows_, changing))
         missing.append(Group(kind, key_tag, packed))
     return join_groups(missing)
 
@@ -247,11 +254,10 @@ def _entries(rows: bytes, cutoffs: bool) -> Iterable[tuple[int, Cutoff]]:
     return ((fp, Cutoff(exp, 0, 0)) for fp, exp in DENIAL.iter_unpack(rows))
 
 
-def _rows(entries: Iterable[tuple[int, Cutoff]], cutoffs: bool) -> bytes:
+def _rows(entries: dict[int, Cutoff], cutoffs: bool) -> bytes:
     """The inverse of _entries."""
-    if cutoffs:
-        return b"".join(CUTOFF.pack(fp, *entry) for fp, entry in entries)
-    return b"".join(DENIAL.pack(fp, entry.expires_at) for fp, entry in entries)
+    columns = zip(*entries.values(), strict=True)
+    return b"".join(map(_row(cutoffs).pack, entries, *islice(columns, 3 if cutoffs else 1)))
 
 
 def _join(a: Cutoff, b: Cutoff) -> Cutoff:
@@ -259,4 +265,4 @@ def _join(a: Cutoff, b: Cutoff) -> Cutoff:
 
 
 def _earliest(segment: _Segment) -> int:
-    return min([segment.base.earliest, *(entry.expires_at for entry in segment.delta.values())])
+    return min(segment.base.earliest, min(map(_EXPIRES_AT, segment.delta.values()), default=NEVER))

@@ -118,6 +118,7 @@ class TokenIssuer:
 
         Raises SessionEnded, RefreshReused if the token is an old one, ServiceError, or as `issue`.
         """
+        self._mint.own_claims(None if callable(claims) else claims)
         grant = self._client.refresh_session(
             refresh_token,
             device=device,
@@ -213,6 +214,7 @@ class AsyncTokenIssuer:
         claims: ClaimsOf = None,
     ) -> Login:
         """As TokenIssuer.refresh."""
+        self._mint.own_claims(None if callable(claims) else claims)
         grant = await self._client.refresh_session(
             refresh_token,
             device=device,

@@ -1,6 +1,6 @@
 """Verifies tokens from memory: signature, claims, and whether they were taken back.
 
-A verdict says how fresh it is. `Verifier.verify` names its steps (1) to (7); the code keeps that order and those numbers.
+A verdict says how fresh it is. `Verifier.verify` names its steps (1) to (7); the code keeps their order and numbers.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from revocation_sdk._core import CALL_TIMEOUT_S
 from revocation_sdk._judge import Prints
 from revocation_sdk._jwks import FETCH_TIMEOUT_S, key_source
 from revocation_sdk._keys import Key, KeySet, check_algorithms
+from revocation_sdk._operation import Operation
 from revocation_sdk._recent import Recent
 from revocation_sdk._remote import RemoteChecks
-from revocation_sdk._operation import Operation
 from revocation_sdk._seen import Seen
 from revocation_sdk._sight import Sight, look
 from revocation_sdk.errors import ConfigError, StatusUnknown, TokenExpired, TokenInvalid, TokenRevoked

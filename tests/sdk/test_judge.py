@@ -54,7 +54,7 @@ class Reference:
     entries: list[Entry]
 
     def names(self, facts: Facts, kind: Kind) -> set[tuple[str | None, str]]:
-        values = {
+        values: dict[Kind, list[str | None]] = {
             Kind.TOKEN: [facts.token_id],
             Kind.SESSION: [facts.sid],
             Kind.SUBJECT: [facts.subject],

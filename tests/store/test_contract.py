@@ -117,8 +117,8 @@ async def test_what_was_committed_is_what_is_loaded(world: World) -> None:
     segments = await actor.load("r") | {f"{name} ": rows for name, rows in (await actor.load("s")).items()}
     loaded: dict[tuple[int, int], list[bytes]] = {}
     for name, rows in segments.items():
-        kind, key_tag, _ = name.split("-")
-        loaded.setdefault((int(kind), int(key_tag)), []).append(rows)
+        family, tag, _ = name.split("-")
+        loaded.setdefault((int(family), int(tag)), []).append(rows)
     assert {key: sorted(rows) for key, rows in loaded.items()} == {key: sorted(rows) for key, rows in logged.items()}
 
 
@@ -624,7 +624,7 @@ async def test_segments_come_in_pages_and_rows_in_pieces(world: World) -> None:
     assert len(everything) == len(set(everything)) == 7
     pages = [opened(await store.segment_names(0, LOG, "r", start, start + 2)) for start in (0, 3, 6, 9)]
     assert [len(page) for page in pages] == [3, 3, 1, 0]
-    assert sum(pages, []) == everything
+    assert [name for page in pages for name in page] == everything
     name = next(name for name in everything if name.startswith(f"{Kind.SUBJECT:d}-"))
     (whole,) = opened(await store.segment_rows(0, LOG, "r", [(name, 0)], 1000))
     assert len(whole) == 56

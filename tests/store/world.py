@@ -97,7 +97,7 @@ class ServerWorld(World):
 
     async def new_identity(self, partition: int = 0) -> None:
         # A process cannot change its own replication id; a history opened by another one looks the same.
-        await self.raw.hset(self.key(partition, "meta"), "owner", "another")  # type: ignore[misc]
+        await self.raw.hset(self.key(partition, "meta"), "owner", "another")
 
     async def lose(self, partition: int = 0) -> None:
         for key in [key async for key in self.raw.scan_iter("revocation:*") if key != TIME_KEY]:

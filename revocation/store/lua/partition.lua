@@ -13,6 +13,10 @@
 --   segs:<realm>    zset: segment name -> when it has expired (seconds)
 --   seg:<realm>:<n> string: rows, one after the other. A segment is named <kind>-<key tag>-<slot of expiry>
 --   op:<key>        string: what an operation answered, for its retries
+--   ses:<realm>:<n> string: a session's record (see session.lua). It is named <key tag>:<fingerprint in hex>, so that
+--                   whoever has a row of the session can find it
+--   idx:<realm>:<n> zset: entry of a session -> when it expires (ms), one for each subject
+--   clients:<realm> hash: name of a client -> its settings
 --
 -- A script validates first and writes last: a script that fails half-way keeps what it wrote.
 
@@ -114,8 +118,35 @@ local function standing(m, id, inc)
   return nil
 end
 
--- Appends rows to a segment. `due` is when all of it has expired, in seconds, or 'never'.
-local function keep(realm, name, due, rows)
+local function session_record(realm, name) return prefix .. 'ses:' .. realm .. ':' .. name end
+
+local function hex(bytes)
+  return (string.gsub(bytes, '.', function(byte) return string.format('%02x', string.byte(byte)) end))
+end
+
+-- The name of the record of an entry of a subject's index.
+local function record_of_entry(entry)
+  return int(struct.unpack('<I2', entry, 17)) .. ':' .. hex(string.sub(entry, 19, 26))
+end
+
+-- Rows of sessions end the records, whichever path they come by, a healing too. What stays says why, as long as the
+-- rows live: a refresh in flight finds another record than it read, and a later one is told.
+local function end_sessions(realm, tag, due, rows, why)
+  for i = 1, #rows, 12 do
+    local record = session_record(realm, tag .. ':' .. hex(string.sub(rows, i, i + 7)))
+    if redis.call('GETRANGE', record, 0, 0) == 'S' then
+      if due == 'never' then redis.call('DEL', record) else
+        redis.call('SET', record, 'E' .. why, 'PXAT', due * 1000)
+      end
+    end
+  end
+end
+
+-- Appends rows to a segment. `due` is when all of it has expired, in seconds, or 'never'. `why` sessions end.
+local function keep(realm, name, due, rows, why)
+  if string.sub(name, 1, 2) == '2-' then
+    end_sessions(realm, string.match(name, '^2%-(%d+)'), due, rows, why or 'logout')
+  end
   local key = prefix .. 'seg:' .. realm .. ':' .. name
   local length = redis.call('APPEND', key, rows)
   if due ~= 'never' then redis.call('PEXPIREAT', key, due * 1000) end

@@ -1,0 +1,269 @@
+"""What all use cases of sessions share: find a session, decide on one view, say who may have it, tell the audit."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import structlog
+
+from revocation.barrier import Barrier
+from revocation.errors import SessionOver
+from revocation.refresh import make_token
+from revocation.refresh import partition_of as partition_of_sid
+from revocation.replica import NotReady, Replica
+from revocation.service import Realm, Revocations
+from revocation.session_gate import SessionGate
+from revocation.session_keys import Name, NotOurs, SessionKeys, handle_text
+from revocation.session_policy import ClientPolicies, SessionSettings, of_realm, wait_usable
+from revocation.sessions import Command, Commit, End, Session, capped, decide, last_token_s, token_expiry_s
+from revocation.store import Durability
+from revocation.store.sessions import Entry, Finish, Look, Put, Sealed, Seen, SessionStore
+from revocation_sdk._judge import Versions
+from revocation_sdk._lattice import DENIAL, Kind
+from revocation_sdk._position import NOWHERE, Position
+
+audit = structlog.get_logger("revocation.audit")
+_BY_CUTOFF = (End.SUBJECT, End.CLIENT, End.REALM)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A realm with its session keys, and the partition that a call is about."""
+
+    realm: Realm
+    keys: SessionKeys
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A session as the store had it at `now_ms`, and the view that it is judged by: the log up to `applied`."""
+
+    name: Name
+    stamp: bytes
+    session: Session
+    now_ms: int
+    clock: int
+    looked: int
+    log_id: str
+    applied: int
+    cutoffs: Versions
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What an issuer needs to mint an access token, and the next refresh token. Times in seconds."""
+
+    sid: str
+    refresh_token: str = field(repr=False)
+    subject: str = field(repr=False)
+    client_id: str
+    versions: Versions
+    issued_at: int
+    expires_at: int
+    session_expires_at: int
+    generation: int
+    rows: bytes
+    positions: tuple[Position, ...]
+
+
+class SessionDesk:
+    """The parts of the sessions of one service process. `count` takes the name of every event."""
+
+    def __init__(
+        self,
+        revocations: Revocations,
+        replicas: Sequence[Replica],
+        barriers: Sequence[Barrier],
+        store: SessionStore,
+        keys: Mapping[str, SessionKeys],
+        *,
+        durability: Durability,
+        count: Callable[[str], None] = lambda _event: None,
+    ) -> None:
+        self._revocations = revocations
+        self._replicas = replicas
+        self._barriers = barriers
+        self._keys = keys
+        self._count = count
+        waits = Durability(replicas=durability.replicas)
+        self._gates = [SessionGate(replica, store, durability, waits) for replica in replicas]
+        self._policies = ClientPolicies(replicas[0], store)
+
+    # -- finding ------------------------------------------------------------------------------------------------
+
+    def _place_of_sid(self, realm_name: str, sid: str) -> Place:
+        """Where a session of ours lies. Raises SessionOver for the sid of somebody else."""
+        realm = self._revocations.realm(realm_name)
+        partition = partition_of_sid(sid)
+        if partition is None or partition >= len(self._replicas):
+            raise over(End.UNKNOWN)
+        return Place(realm, self._keys[realm.name], partition)
+
+    async def _look(self, place: Place, look: Look) -> Seen:
+        """Reads in the partition behind a barrier that begins now; the views that decide on clients and realms, too."""
+        seen, _ = await asyncio.gather(self._gates[place.partition].look(look), self._prove_others(place))
+        return seen
+
+    async def _prove_others(self, place: Place) -> None:
+        # Cutoffs of clients and realms lie in the first partition; while keys change, a subject's may be in any.
+        wanted = range(len(self._barriers)) if len(place.realm.keys) > 1 else range(1)
+        while others := [index for index in wanted if index != place.partition]:
+            with contextlib.suppress(NotReady):
+                await asyncio.gather(*(self._barriers[index].prove() for index in others))
+                return
+            for index in others:
+                await wait_usable(self._replicas[index])
+
+    async def _find(self, place: Place, names: Sequence[Name]) -> Found:
+        """A live record under one of these names. Raises SessionOver."""
+        seen = await self._look(place, Look(place.realm.name, tuple(name.record for name in names)))
+        return self._found(place, names, seen)
+
+    def _found(self, place: Place, names: Sequence[Name], seen: Seen) -> Found:
+        for name, sealed in zip(names, seen.records, strict=True):
+            if sealed is not None:
+                return self._opened(place, name, sealed, seen)
+        raise over(End.UNKNOWN)
+
+    def _opened(self, place: Place, name: Name, sealed: Sealed, seen: Seen) -> Found:
+        session = self._session(place, sealed, name.handle)
+        partition = self._replicas[place.partition].partition
+        view, fingerprint = partition.realm(place.realm.name).view, int.from_bytes(name.fingerprint, "little")
+        if view.denied(Kind.SESSION, name.key_tag, fingerprint, seen.now_ms / 1000):
+            # What revokes a session ends its record, too; so this is a store that lost the one and not the other.
+            raise over(End.LOGOUT)
+        cutoffs = self._cutoffs(place, session, seen.now_ms)
+        where = (seen.seq, partition.log_id, partition.seq)
+        return Found(name, sealed.stamp, session, seen.now_ms, seen.clock, *where, cutoffs)
+
+    def _session(self, place: Place, sealed: Sealed, handle: bytes) -> Session:
+        """What is in a record. Raises SessionOver if that is over, or not readable with the keys that we have."""
+        if sealed.ended:
+            raise over(End(sealed.ended) if sealed.ended in End else End.UNKNOWN)
+        try:
+            session = place.keys.open(sealed, handle)
+        except NotOurs:
+            audit.warning("session_not_readable", realm=place.realm.name, session=handle_text(handle))
+            raise over(End.UNKNOWN) from None
+        return capped(session, place.realm.settings.absolute_timeout_s * 1000)
+
+    def _cutoffs(self, place: Place, session: Session, now_ms: int) -> Versions:
+        return self._revocations.cutoffs(
+            place.realm, session.issuer, session.subject, session.client_id, now_ms
+        )
+
+    # -- deciding -----------------------------------------------------------------------------------------------
+
+    async def _decide(self, place: Place, names: Sequence[Name], command: Command) -> tuple[Found, Commit]:
+        """The session and what the command makes of it. Raises SessionOver."""
+        before = b""
+        while True:
+            found = await self._find(place, names)
+            outcome = decide(found.session, command, found.now_ms, found.cutoffs)
+            if isinstance(outcome, Commit):
+                return found, outcome
+            # The view may have learned, after the look, of a cutoff that was made to spare this very session. A look
+            # that began later and shows the same record settles it.
+            settled = found.applied == found.looked or found.stamp == before
+            if outcome.end not in _BY_CUTOFF or settled:
+                raise over(outcome.end)
+            before = found.stamp
+
+    def _watched(self, place: Place, session: Session) -> bytes:
+        """The fingerprints whose later rows change the decision about a session."""
+        names = [
+            (kind, issuer, value)
+            for kind, value in ((Kind.SUBJECT, session.subject), (Kind.CLIENT, session.client_id), (Kind.REALM, ""))
+            for issuer in {session.issuer if kind is not Kind.REALM else None, None}
+        ]
+        keys = place.realm.keys
+        return b"".join(key.fingerprint(*name).to_bytes(8, "little") for key in keys for name in names)
+
+    def _record(self, place: Place, name: Name, session: Session) -> Put:
+        """The record, sealed. It stays a little longer than the session, to say how that ended."""
+        stamp, body = place.keys.seal(session, name)
+        return Put(body, stamp, session.due_ms + place.realm.settings.margin_s * 1000, session.due_ms)
+
+    def _entry(self, place: Place, name: Name, session: Session) -> bytes:
+        client = place.keys.client(session.client_id, name.kid)
+        return Entry(
+            session.opened_ms, client, name.key_tag, name.fingerprint, session.life_s, name.handle
+        ).pack()
+
+    def _index(self, place: Place, name: Name, session: Session) -> tuple[str, ...]:
+        return (place.keys.index(name.kid, session.issuer, session.subject),)
+
+    def _finish(self, place: Place, fingerprint: bytes, last_token_s: int, why: End) -> Finish:
+        """The row that ends a session, until the last of its access tokens has expired."""
+        expires_at = last_token_s + place.realm.slack_s
+        return Finish(DENIAL.pack(int.from_bytes(fingerprint, "little"), expires_at), why)
+
+    def _finish_session(self, place: Place, found: Found, why: End) -> Finish:
+        return self._finish(place, found.name.fingerprint, last_token_s(found.session, found.now_ms), why)
+
+    # -- answering ----------------------------------------------------------------------------------------------
+
+    def _settings(self, place: Place) -> SessionSettings:
+        return of_realm(place.realm.settings)
+
+    def _positions(self, place: Place) -> tuple[Position, ...]:
+        """Where this replica's own view stands, in which the change is."""
+        positions = [NOWHERE] * len(self._replicas)
+        replica = self._replicas[place.partition]
+        positions[place.partition] = replica.partition.realm(place.realm.name).position
+        return tuple(positions)
+
+    def _grant(
+        self, place: Place, sid: str, session: Session, now_ms: int, life_s: int, rows: bytes = b"", *, first: bool = False
+    ) -> Grant:
+        """A grant at the store's time `now_ms`, for the newest generation or the first one."""
+        generation = 1 if first else session.generation
+        kid = session.kid if place.keys.knows(session.kid) else place.keys.current_kid
+        token = make_token(sid, generation, kid, place.realm.name, place.keys.signing_key(kid), session.secret)
+        return Grant(
+            sid=sid,
+            refresh_token=token,
+            subject=session.subject,
+            client_id=session.client_id,
+            versions=session.versions,
+            issued_at=now_ms // 1000,
+            expires_at=token_expiry_s(session, now_ms, life_s),
+            session_expires_at=session.ends_ms // 1000,
+            generation=generation,
+            rows=rows,
+            positions=self._positions(place),
+        )
+
+    def _tell(self, event: str, place: Place, name: Name, session: Session, **facts: object) -> None:
+        """One line of the audit; of whom it is about, fingerprints only (I7)."""
+        if not event:
+            return
+        self._count(event)
+        subject = place.realm.keys[0].fingerprint(Kind.SUBJECT, session.issuer, session.subject)
+        level = audit.warning if event in _ALARMS else audit.info
+        level(
+            event,
+            realm=place.realm.name,
+            session=handle_text(name.handle),
+            subject_fp=f"{subject:016x}",
+            generation=session.generation,
+            **facts,
+        )
+
+
+_ALARMS = frozenset(("refresh_reused", "refresh_forged", "store_rolled_back"))
+
+
+def over(end: End, reason: str | None = None) -> SessionOver:
+    """The error of a session that is over."""
+    return SessionOver(_TEXTS.get(end, f"the session has ended ({end})"), why=end, reason=reason)
+
+
+_TEXTS = {
+    End.UNKNOWN: "there is no such session, or not any more",
+    End.REUSE: "an older refresh token was replayed; the session was ended everywhere",
+}

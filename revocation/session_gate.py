@@ -1,0 +1,108 @@
+"""Looks and steps at the store, in good standing, again and again until the caller's deadline.
+
+What was committed is acknowledged in the history in which it was committed only, and when the own view holds it (rule
+H5); else it is decided anew on what the store says then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, Unavailable
+from revocation.replica import Fenced, NotReady, Replica
+from revocation.session_policy import wait_usable
+from revocation.store import Closed, Durability, StoreUnavailable
+from revocation.store.sessions import Again, Behind, Look, Seen, SessionStore, Step, Stepped, Turned
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of a client. `tried`: something may have been committed that nobody has acknowledged."""
+
+    tried: bool = False
+
+
+@contextlib.asynccontextmanager
+async def until(deadline: float, call: Call) -> AsyncIterator[None]:
+    """Ends the body at `deadline` (event-loop time), and turns what the store does not answer into a ServiceError."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            yield
+    except TimeoutError:
+        if call.tried:
+            raise OutcomeUnknown("the store did not answer in time; retry, with the same op id if there is one") from None
+        raise Unavailable("the store is not usable at the moment") from None
+    except StoreUnavailable:
+        if call.tried:
+            raise OutcomeUnknown("the store went away; retry, with the same op id if there is one") from None
+        raise Unavailable("the store cannot be reached", reason="STORE_UNAVAILABLE") from None
+
+
+class SessionGate:
+    """The sessions of one partition. `durability` is of steps, `waits` of looks, which vouch like a barrier."""
+
+    def __init__(self, replica: Replica, store: SessionStore, durability: Durability, waits: Durability) -> None:
+        self.replica = replica
+        self._store = store
+        self._durability = durability
+        self._waits = waits
+
+    async def look(self, look: Look) -> Seen:
+        """What the store holds, once the own view holds all that was committed before. Raises StoreUnavailable."""
+        while True:
+            with contextlib.suppress(NotReady, Fenced):
+                who = self.replica.standing()
+                seen = await self._store.look_sessions(self.replica.index, who, self.replica.clock.wall_ms(), look, self._waits)
+                if isinstance(seen, Seen) and seen.copies >= self._waits.replicas:
+                    await self.replica.applied(who.log_id, seen.seq)
+                    return seen
+                self.replica.doubt()
+            await wait_usable(self.replica)
+
+    async def step(self, call: Call, log_id: str, step: Step) -> Stepped | Again | Turned:
+        """Commits a step that was decided in the history `log_id`.
+
+        Turned.CHANGED also if it must be decided anew for another reason. Raises StoreUnavailable or ServiceError.
+        """
+        try:
+            who = self.replica.standing()
+            if who.log_id != log_id:
+                return Turned.CHANGED
+            before, call.tried = call.tried, True
+            reply = await self._store.step_session(self.replica.index, who, self.replica.clock.wall_ms(), step, self._durability)
+            match reply:
+                case Stepped() | Again():
+                    await self.replica.applied(log_id, reply.seq)
+                    self._require_copies(reply)
+                    return reply
+                case Behind():
+                    call.tried = before
+                    await self.replica.applied(log_id, reply.seq)
+                    return Turned.CHANGED
+                case Turned():
+                    call.tried = before
+                    return self._turned(reply)
+                case Closed():
+                    call.tried = before
+                    await self._closed(reply)
+        except (NotReady, Fenced):
+            await wait_usable(self.replica)
+        return Turned.CHANGED
+
+    def _require_copies(self, reply: Stepped | Again) -> None:
+        if reply.copies < max(self._durability.replicas, int(self._durability.fsync)):
+            raise OutcomeUnknown("the copies asked for were not reached; retry, with the same op id if there is one")
+
+    def _turned(self, reply: Turned) -> Turned:
+        if reply is Turned.CONFLICT:
+            raise InvalidField("op_id", "was used before, with another content", reason="OP_ID_REUSED")
+        return Turned.CHANGED if reply is Turned.LATE else reply
+
+    async def _closed(self, reply: Closed) -> None:
+        if reply is Closed.FULL:
+            raise Overloaded("the log is full; it empties as it ages", retry_after_ms=1_000)
+        self.replica.doubt()
+        await wait_usable(self.replica)

@@ -1,0 +1,215 @@
+"""Sessions: what the service does, free of gRPC and of Redis. Ending is in `session_ends.py`.
+
+Every use case is the same loop: look, decide, step; once more if what it was decided on has changed. A look is a
+barrier, and the step is refused if the log meanwhile brought a cutoff that matters: so a refresh in flight never
+outlives a revoke.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import os
+from dataclasses import dataclass, field
+
+from revocation.errors import InvalidField, Overloaded
+from revocation.model import Operation, Target
+from revocation.refresh import Claim, RefreshInvalid, belongs, parse
+from revocation.session_base import Found, Grant, Place, audit, over
+from revocation.session_ends import SessionEnds, Shown
+from revocation.session_gate import Call, until
+from revocation.session_keys import SessionKeys, handle_text
+from revocation.session_policy import MOST_SESSIONS, SessionSettings
+from revocation.sessions import Commit, Device, End, Look, Open, Refresh, Session, Touch, Write, decide, ended
+from revocation.store.sessions import Again, Count, Finish, Limits, Put, Seen, Step, Stepped, Turned
+from revocation.store.sessions import Look as StoreLook
+from revocation_sdk._lattice import Kind
+
+OPEN_WITHIN_MS = 30_000
+"""A session whose opening was decided longer ago is opened with another time."""
+
+PAGE = 100
+_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Who wants a session."""
+
+    operation: Operation
+    issuer: str | None
+    subject: str = field(repr=False)
+    client_id: str
+    device: Device
+    life_s: int
+
+
+class Sessions(SessionEnds):
+    """All that callers may do with sessions."""
+
+    # -- opening ------------------------------------------------------------------------------------------------
+
+    async def open(self, opening: Opening, deadline: float) -> Grant:
+        """Opens a session; a retry with the same op id gets the same. Raises ServiceError."""
+        realm = self._revocations.realm(opening.operation.realm)
+        self._revocations.check_op_id(opening.operation)
+        partition = self._revocations.partition_of(realm, Target(Kind.SUBJECT, None, opening.subject))
+        place = Place(realm, self._keys[realm.name], partition)
+        self._require_life(place, opening.life_s)
+        call = Call()
+        async with until(deadline, call):
+            settings = await self._policies.get(place.keys, self._settings(place), opening.client_id)
+            command = Open(
+                opening.issuer, opening.subject, opening.client_id, opening.device, settings.policy, opening.life_s,
+                place.keys.current_kid, os.urandom(8), os.urandom(32),
+            )  # fmt: skip
+            while True:
+                grant = await self._open_once(call, place, opening, command, settings)
+                if grant is not None:
+                    return grant
+
+    async def _open_once(
+        self, call: Call, place: Place, opening: Opening, command: Open, settings: SessionSettings
+    ) -> Grant | None:
+        op = opening.operation
+        indexes = place.keys.indexes(opening.issuer, opening.subject)
+        look = StoreLook(
+            place.realm.name, indexes=indexes, at_least=_threshold(settings), with_records=True, op=op.key()
+        )
+        seen = await self._look(place, look)
+        if seen.op:
+            return await self._opened_before(place, opening, seen.op[0])
+        forget = await self._dead_entries(place, seen)
+        # From here to the step nothing is awaited: one moment of the view, and the log up to there.
+        partition = self._replicas[place.partition].partition
+        log_id, applied = partition.log_id, partition.seq
+        cutoffs = self._revocations.cutoffs(
+            place.realm, opening.issuer, opening.subject, opening.client_id, seen.now_ms
+        )
+        commit = decide(None, command, seen.now_ms, cutoffs)
+        assert isinstance(commit, Commit)
+        sid, name = next(place.keys.sids(place.partition, _seed(op)))
+        session = commit.session
+        step = Step(
+            place.realm.name, applied, self._watched(place, session), name.record, b"",
+            self._record(place, name, session), self._entry(place, name, session), indexes,
+            until_ms=seen.now_ms + OPEN_WITHIN_MS, op=op.key(), digest=op.digest,
+            limits=_limits(place, settings, opening.client_id, forget),
+        )  # fmt: skip
+        result = await self._gates[place.partition].step(call, log_id, step)
+        match result:
+            case Again():
+                return await self._opened_before(place, opening, op.digest)
+            case Stepped():
+                self._tell(commit.event, place, name, session, evicted=len(result.rows) // 19)
+                return self._grant(place, sid, session, result.now_ms, opening.life_s, result.rows)
+            case Turned.LIMIT:
+                self._count("session_denied")
+                text = "the subject has as many sessions as it may"
+                raise Overloaded(text, retry_after_ms=0, reason="SESSION_LIMIT")
+        return None
+
+    async def _opened_before(self, place: Place, opening: Opening, digest: str) -> Grant:
+        """The session that this op id has opened: its first grant again. Raises SessionOver if it has ended since."""
+        if digest != opening.operation.digest:
+            raise InvalidField("op_id", "was used before, with another content", reason="OP_ID_REUSED")
+        candidates = dict(place.keys.sids(place.partition, _seed(opening.operation)))
+        found, _ = await self._decide(place, tuple(candidates.values()), Look())
+        sid = next(sid for sid, name in candidates.items() if name == found.name)
+        return self._grant(place, sid, found.session, found.now_ms, opening.life_s, first=True)
+
+    async def _dead_entries(self, place: Place, seen: Seen) -> bytes:
+        """Entries of sessions that a cutoff has ended, without anybody having gone through them."""
+        dead = []
+        for number, (entry, sealed) in enumerate(seen.entries, 1):
+            if sealed is None or not self._lives(place, seen.now_ms, sealed, entry.handle):
+                dead.append(entry.pack())
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return b"".join(dead)
+
+    # -- refreshing ---------------------------------------------------------------------------------------------
+
+    async def refresh(self, realm_name: str, token: str, life_s: int, device: Device, deadline: float) -> Grant:
+        """Exchanges a refresh token. Raises InvalidField (REFRESH_INVALID), SessionOver, Overloaded, ..."""
+        realm = self._revocations.realm(realm_name)
+        try:
+            claim = parse(token, realm.name, self._keys[realm.name].signing_key)
+        except RefreshInvalid:
+            self._count("refresh_invalid")
+            raise _invalid() from None
+        place = self._place_of_sid(realm_name, claim.sid)
+        self._require_life(place, life_s)
+        command = Refresh(claim.generation, place.keys.current_kid, os.urandom(8), device)
+        call = Call()
+        async with until(deadline, call):
+            while True:
+                grant = await self._refresh_once(call, place, claim, command, life_s)
+                if grant is not None:
+                    return grant
+
+    async def _refresh_once(
+        self, call: Call, place: Place, claim: Claim, command: Refresh, life_s: int
+    ) -> Grant | None:
+        found, commit = await self._decide(place, place.keys.names(claim.sid), command)
+        if not belongs(claim, found.session.secret):
+            # t1 was right: somebody has the server key, or the record was put back from elsewhere.
+            self._tell("refresh_forged", place, found.name, found.session)
+            raise _invalid()
+        result = await self._step(call, place, found, commit)
+        if result is Turned.CAPPED:
+            text = "this refresh token has been sent again and again; go on with its successor"
+            raise Overloaded(text, retry_after_ms=1_000)
+        if not isinstance(result, Stepped):
+            return None
+        device = command.device.address
+        if commit.write is Write.END:
+            self._tell(commit.event, place, found.name, found.session, replayed=claim.generation, address=device)
+            raise over(End.REUSE, "REFRESH_REUSED")
+        self._tell(commit.event, place, found.name, commit.session, answers=result.count)
+        return self._grant(place, claim.sid, commit.session, result.now_ms, life_s)
+
+    async def _step(self, call: Call, place: Place, found: Found, commit: Commit) -> Stepped | Again | Turned:
+        action: Put | Count | Finish
+        match commit.write:
+            case Write.PUT:
+                action = self._record(place, found.name, commit.session)
+            case Write.END:
+                action = self._finish_session(place, found, End.REUSE)
+            case _:
+                action = Count()
+        step = Step(
+            place.realm.name, found.applied, self._watched(place, found.session), found.name.record, found.stamp, action,
+            self._entry(place, found.name, found.session), self._index(place, found.name, found.session),
+            until_ms=commit.until_ms,
+        )  # fmt: skip
+        return await self._gates[place.partition].step(call, found.log_id, step)
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    async def touch(self, realm_name: str, sid: str, deadline: float) -> Shown:
+        """Says that a session is in use; writes it down now and then. Raises SessionOver."""
+        place = self._place_of_sid(realm_name, sid)
+        call = Call()
+        async with until(deadline, call):
+            while True:
+                found, commit = await self._decide(place, place.keys.names(sid), Touch())
+                if commit.write is Write.NOTHING or isinstance(await self._step(call, place, found, commit), Stepped):
+                    return Shown(handle_text(found.name.handle), commit.session, current=False)
+
+    async def client_settings(self, realm_name: str, client_id: str, deadline: float) -> SessionSettings:
+        """What holds for sessions that the client opens from now on."""
+        place = Place(self._revocations.realm(realm_name), self._keys[realm_name], 0)
+        async with until(deadline, Call()):
+            return await self._policies.get(place.keys, self._settings(place), client_id)
+
+    async def set_client_settings(
+        self, realm_name: str, client_id: str, settings: SessionSettings, deadline: float
+    ) -> SessionSettings:
+        """Changes it. Raises InvalidField beyond what the realm allows."""
+        place = Place(self._revocations.realm(realm_name), self._keys[realm_name], 0)
+        async with until(deadline, Call(tried=True)):
+            changed = await self._policies.put(place.keys, self._settings(place), client_id, settings)
+        audit.info("client_settings_changed", realm=realm_name, evict_oldest=changed.evict_oldest)
+        return changed

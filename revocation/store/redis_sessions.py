@@ -1,0 +1,145 @@
+"""Sessions in Redis and Valkey: arguments of `lua/session.lua` and its like, and their replies."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+from revocation.store import SLOT_S, Closed, Durability, Standing, segment_of
+from revocation.store.sessions import (
+    Again,
+    Behind,
+    Count,
+    Finish,
+    Limits,
+    Look,
+    Put,
+    Seen,
+    Step,
+    Stepped,
+    SubjectCutoff,
+    Turned,
+    parse_entry,
+    parse_record,
+    record_value,
+)
+from revocation_sdk._lattice import DENIAL, Kind
+
+SESSION_SCRIPTS = ("session", "session_look", "clients")
+
+
+class RedisSessions(ABC):
+    """The part of RedisStore that is about sessions."""
+
+    _skew_ms: int
+    _op_retention_ms: int
+    _longest_log: int
+
+    @abstractmethod
+    async def _durably(
+        self, script: str, partition: int, arguments: list[Any], durability: Durability
+    ) -> tuple[list[Any], int]: ...
+
+    async def look_sessions(
+        self, partition: int, who: Standing, caller_ms: int, look: Look, durability: Durability
+    ) -> Seen | Closed:
+        """See lua/session_look.lua."""
+        arguments = [who.log_id, who.member, who.incarnation, caller_ms, self._skew_ms, durability.replicas, look.realm]
+        arguments += [look.op, " ".join(look.indexes), look.at_least, "records" if look.with_records else ""]
+        reply, copies = await self._durably("session_look", partition, [*arguments, *look.records], durability)
+        if len(reply) == 1:
+            return Closed(reply[0].decode())
+        entries = zip(reply[5][::2], reply[5][1::2], strict=True)
+        return Seen(
+            now_ms=int(reply[1]),
+            seq=int(reply[2]),
+            clock=int(reply[3]),
+            op=tuple(reply[4].decode().split()),
+            entries=tuple((parse_entry(entry), parse_record(value)) for entry, value in entries),
+            records=tuple(parse_record(value) for value in reply[6:]),
+            copies=copies,
+        )
+
+    async def step_session(
+        self, partition: int, who: Standing, caller_ms: int, step: Step, durability: Durability
+    ) -> Stepped | Again | Behind | Turned | Closed:
+        """See lua/session.lua."""
+        arguments: list[Any] = [who.log_id, who.member, who.incarnation, caller_ms, self._skew_ms]
+        arguments += [self._op_retention_ms, self._longest_log]
+        arguments += [part for pair in _arguments(step) for part in pair]
+        reply, copies = await self._durably("session", partition, arguments, durability)
+        match reply[0]:
+            case b"ok":
+                numbers = [int(reply[number]) for number in (1, 2, 4, 6)]
+                now_ms, seq, realm_seq, count = numbers
+                return Stepped(now_ms, seq, reply[3], realm_seq, bytes.fromhex(reply[5].decode()), count, copies)
+            case b"again":
+                return Again(int(reply[1]), int(reply[2]), tuple(field.decode() for field in reply[3:]), copies)
+            case b"behind":
+                return Behind(int(reply[1]))
+            case why:
+                word = why.decode()
+                return Turned(word) if word in Turned else Closed(word)
+
+    async def client_settings(
+        self, log_id: str, realm: str, names: tuple[str, ...], new: str, most: int
+    ) -> str | None | Closed:
+        """See lua/clients.lua."""
+        reply, _ = await self._durably("clients", 0, [log_id, realm, most, *names, new], Durability())
+        if reply[0] == b"full":
+            return None
+        return reply[1].decode() if len(reply) > 1 else Closed(reply[0].decode())
+
+
+def _arguments(step: Step) -> Iterator[tuple[str, Any]]:
+    yield "realm", step.realm
+    yield "applied", step.applied
+    yield "watched", step.watched
+    yield "until", step.until_ms
+    yield "record", step.record
+    yield "expect", "*" if step.expect is None else step.expect
+    yield "entry", step.entry
+    yield "indexes", " ".join(step.indexes)
+    yield "slot", SLOT_S
+    if step.op:
+        yield "op", step.op
+        yield "digest", step.digest
+    yield from _action(step.action, step)
+    if step.limits:
+        yield from _limits(step.limits)
+    if step.cutoff:
+        yield from _cutoff(step.cutoff)
+
+
+def _action(action: Put | Count | Finish, step: Step) -> Iterator[tuple[str, Any]]:
+    match action:
+        case Put():
+            yield "value", record_value(action)
+            yield "due", action.due_ms
+            yield "ends", action.ends_ms
+        case Count():
+            yield "count", action.most
+        case Finish():
+            tag = int(step.record.partition(":")[0])
+            segment, due = segment_of(Kind.SESSION, tag, DENIAL.unpack(action.row)[1])
+            yield "row", action.row
+            yield "segment", segment
+            yield "row_due", due
+            yield "why", action.why
+
+
+def _limits(limits: Limits) -> Iterator[tuple[str, Any]]:
+    yield "of_subject", limits.of_subject
+    yield "of_client", limits.of_client
+    yield "overflow", "evict" if limits.evict else "deny"
+    yield "clients", limits.clients
+    yield "slack", limits.slack_s
+    yield "forget", limits.forget
+
+
+def _cutoff(cutoff: SubjectCutoff) -> Iterator[tuple[str, Any]]:
+    yield "version", cutoff.version
+    yield "cutoff_tag", cutoff.key_tag
+    yield "horizon", cutoff.horizon_s
+    yield "cutoff", cutoff.fingerprints

@@ -1,0 +1,196 @@
+"""A verifier in a process of its own: follows the service and judges tokens, as an API server does.
+
+Arguments: JSON with `kind` ("thread" or "asyncio"), `addresses`, `jwks`, `ping_interval`, `max_staleness`, `on_stale`.
+Reads one JSON object a line and answers each with one. `{"do": "sample", "tokens": {name: token}}` has tokens judged
+again and again in the background; `{"do": "report"}` tells for each when it was last accepted by a fresh view and
+when it was first refused as revoked. All times are CLOCK_MONOTONIC, which the processes of one machine share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import resource
+import sys
+import threading
+import time
+from typing import Any
+
+from revocation_sdk import (
+    AsyncRevocationClient,
+    RevocationClient,
+    StatusUnknown,
+    TokenRejected,
+    TokenRevoked,
+    Verifier,
+)
+
+_PAUSE_S = 0.02
+_SETTLED_SHARE = 0.02
+
+
+class Sampler(threading.Thread):
+    """Judges tokens for ever. Those refused long since are looked at now and then."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        super().__init__(daemon=True)
+        self.decisions = 0
+        self.unknown = 0
+        self.rejected: dict[str, str] = {}
+        self.accepted_at: dict[str, float] = {}
+        self.refused_at: dict[str, float] = {}
+        self.fresh_at = 0.0
+        self._verifier = verifier
+        self._tokens: dict[str, str] = {}
+        self._active: list[str] = []
+        self._settled: list[str] = []
+
+    def add(self, tokens: dict[str, str]) -> None:
+        self._tokens.update(tokens)
+        self._active = [*self._active, *tokens]
+
+    def run(self) -> None:
+        while True:
+            active = self._active
+            few = random.sample(self._settled, int(len(self._settled) * _SETTLED_SHARE))
+            done = [name for name in active if self._judge(name)]
+            for name in few:
+                self._judge(name)
+            if done:
+                gone = set(done)
+                self._settled += done
+                self._active = [name for name in self._active if name not in gone]
+            time.sleep(_PAUSE_S)
+
+    def _judge(self, name: str) -> bool:
+        # Read before: if the process is stopped in between, the decision counts as older than it is, never as newer.
+        begun = time.monotonic()
+        self.decisions += 1
+        try:
+            verified = self._verifier.verify(self._tokens[name], on_stale="deny")
+        except TokenRevoked:
+            self.refused_at.setdefault(name, time.monotonic())
+            return True
+        except StatusUnknown:
+            self.unknown += 1
+            return False
+        except TokenRejected as error:
+            self.rejected[name] = error.reason
+            return True
+        if verified.freshness.fresh:
+            self.accepted_at[name] = self.fresh_at = begun
+        return False
+
+    def settle(self) -> None:
+        """Judges every token once more, whatever was said before."""
+        self._active = list(self._tokens)
+        self._settled = []
+
+
+class Asked:
+    """Answers questions."""
+
+    def __init__(self, client: Any, verifier: Verifier) -> None:
+        self._client = client
+        self._verifier = verifier
+        self._sampler = Sampler(verifier)
+        self._sampler.start()
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        do = question.pop("do")
+        answer: dict[str, Any] = getattr(self, do)(**question)
+        return answer
+
+    def verify(self, token: str, **options: Any) -> dict[str, Any]:
+        begun = time.monotonic()
+        return {"begun": begun, **judge(self._verifier, token, **options), "ended": time.monotonic()}
+
+    def verify_all(self, tokens: list[str]) -> dict[str, Any]:
+        return {"why": [judge(self._verifier, token)["why"] for token in tokens]}
+
+    def sample(self, tokens: dict[str, str]) -> dict[str, Any]:
+        self._sampler.add(tokens)
+        return {}
+
+    def settle(self) -> dict[str, Any]:
+        self._sampler.settle()
+        return {}
+
+    def report(self) -> dict[str, Any]:
+        sampler = self._sampler
+        return {
+            "accepted_at": dict(sampler.accepted_at),
+            "refused_at": dict(sampler.refused_at),
+            "rejected": dict(sampler.rejected),
+            **self.state(),
+        }
+
+    def state(self) -> dict[str, Any]:
+        follower = self._client.follower
+        return {
+            "state": self._client.state.value,
+            "replica": follower.replica,
+            "entries": len(follower.view),
+            "allowed": self._verifier.allowed_stale,
+            "decisions": self._sampler.decisions,
+            "unknown": self._sampler.unknown,
+            "fresh_at": self._sampler.fresh_at,
+            "now": time.monotonic(),
+            "most_memory_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        }
+
+    def version(self, subject: str) -> dict[str, Any]:
+        """A cutoff's version, asked of the service in the client's own way."""
+        found = self._client.get_version(subject)
+        if asyncio.iscoroutine(found):
+            found = asyncio.run_coroutine_threadsafe(found, LOOP).result()
+        return {"version": list(found.version), "now_ms": found.now_ms}
+
+
+def judge(verifier: Verifier, token: str, **options: Any) -> dict[str, Any]:
+    try:
+        verified = verifier.verify(token, **options)
+    except TokenRevoked as error:
+        return {"why": "revoked", "target": error.target}
+    except TokenRejected as error:
+        return {"why": error.reason}
+    except StatusUnknown as error:
+        return {"why": "unknown", "reason": error.reason, "age_s": error.age_s}
+    return {"why": "accepted", "fresh": verified.freshness.fresh, "age_s": verified.freshness.age_s}
+
+
+LOOP = asyncio.new_event_loop()
+
+
+def serve(client: Any, options: dict[str, Any]) -> None:
+    verifier = Verifier(
+        client, jwks=options["jwks"], algorithms=["ES256"], issuer=options["issuer"], audience=options["audience"],
+        max_staleness=options["max_staleness"], on_stale=options["on_stale"],
+    )  # fmt: skip
+    asked = Asked(client, verifier)
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(asked.answer(json.loads(line))), flush=True)
+
+
+async def serve_async(client: Any, options: dict[str, Any]) -> None:
+    async with client:
+        await asyncio.to_thread(serve, client, options)
+
+
+def main() -> None:
+    options = json.loads(sys.argv[1])
+    common = {
+        "ping_interval": options["ping_interval"], "max_staleness": options["max_staleness"], "name": options["name"]
+    }  # fmt: skip
+    if options["kind"] == "thread":
+        with RevocationClient(options["addresses"], **common) as client:
+            serve(client, options)
+    else:
+        asyncio.set_event_loop(LOOP)
+        LOOP.run_until_complete(serve_async(AsyncRevocationClient(options["addresses"], **common), options))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,331 @@
+"""What only a real server can show: start-up, crashes, lost connections, rights, memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from revocation.store import Closed, Durability, OpState, StoreRefused, StoreUnavailable
+from revocation.store.redis import RedisStore
+from tests.servers import Server, Servers
+from tests.store.test_contract import soon
+from tests.store.world import LOG, OTHER_LOG, Actor, World, alone, opened, operation, subjects, tokens
+
+NO_HANG_S = 60
+
+
+class LiveWorld(World):
+    """A server of our own, in real time."""
+
+    store: RedisStore
+
+    def __init__(self, server: Server, **options: Any) -> None:
+        self.server = server
+        self.store = RedisStore.from_url(server.url, **options)
+
+    @property
+    def now(self) -> int:
+        seconds, micros = self.server.call("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    async def new_identity(self, partition: int = 0) -> None:
+        self.server.kill()
+        self.server.start()
+
+    async def lose(self, partition: int = 0) -> None:
+        self.server.call("FLUSHALL")
+
+    async def due_of(self, partition: int, realm: str, name: str) -> int | None:
+        raise NotImplementedError
+
+    async def expire(self, partition: int, realm: str, name: str) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+async def make_live() -> AsyncIterator[Any]:
+    made: list[LiveWorld] = []
+
+    async def make(server: Server, **options: Any) -> LiveWorld:
+        made.append(LiveWorld(server, **options))
+        await made[-1].store.start()
+        return made[-1]
+
+    yield make
+    for world in made:
+        await world.store.close()
+
+
+# -- start-up ---------------------------------------------------------------------------------------------------------
+
+
+async def test_it_says_what_it_is(redis_url: str) -> None:
+    store = RedisStore.from_url(redis_url)
+    name, _, version = (await store.start()).partition(" ")
+    assert name in {"valkey", "redis"}
+    assert all(part.isdigit() for part in version.split("."))
+    await store.close()
+
+
+async def test_a_policy_that_evicts_is_refused(servers: Servers) -> None:
+    server = servers.start({"maxmemory": "64mb", "maxmemory-policy": "volatile-lru"})
+    store = RedisStore.from_url(server.url)
+    with pytest.raises(StoreRefused, match="maxmemory-policy noeviction") as refused:
+        await store.start()
+    assert "volatile-lru" in str(refused.value)
+    await store.close()
+    store = RedisStore.from_url(server.url, allow_eviction=True)
+    assert await store.start()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "server",
+    [{"redis_version": "6.2.14"}, {"redis_version": "7.2.4", "valkey_version": "7.2.5", "server_name": "valkey"}],
+)
+async def test_a_server_that_is_too_old_is_refused(server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def info(self: Redis, section: str) -> dict[str, str]:
+        return server
+
+    monkeypatch.setattr(Redis, "info", info)
+    with pytest.raises(StoreRefused, match=r"(redis 6\.2\.14; redis 7\.0|valkey 7\.2\.5; valkey 8\.0) or newer"):
+        await RedisStore.from_url("redis://localhost").start()
+
+
+async def test_another_layout_is_refused(redis_url: str) -> None:
+    two, four = RedisStore.from_url(redis_url, partitions=2), RedisStore.from_url(redis_url, partitions=4)
+    await two.start(), await four.start()
+    assert await two.open_history(0, "", LOG, 0, ["a"]) is None
+    with pytest.raises(StoreRefused, match="2 partitions"):
+        await four.open_history(0, LOG, OTHER_LOG, 0, ["a"])
+    await two.close(), await four.close()
+
+
+@pytest.mark.parametrize("credentials", ["", ":wrong-secret@", "nobody:wrong-secret@"])
+async def test_wrong_credentials_are_refused_and_not_shown(servers: Servers, credentials: str) -> None:
+    server = servers.start({"requirepass": "right-secret"})
+    store = RedisStore.from_url(f"redis://{credentials}{server.address}")
+    with pytest.raises(StoreRefused, match="user and password") as refused:
+        await store.start()
+    assert "secret" not in str(refused.value)
+    await store.close()
+    store = RedisStore.from_url(server.url)
+    assert await store.start()
+    await store.close()
+
+
+async def test_a_user_with_few_rights_is_enough_and_one_with_fewer_is_told(servers: Servers) -> None:
+    server = servers.start()
+    rights = "+@read +@write +@connection +@scripting +info +time +wait +waitaof +client|setinfo -flushall -flushdb"
+    server.call("ACL", "SETUSER", "service", "on", ">pw", "~revocation:*", *rights.split())
+    store = RedisStore.from_url(f"redis://service:pw@{server.address}")
+    assert await store.start()
+    world = LiveWorld(server)
+    world.store = store
+    actor = await alone(world)
+    assert await actor.commit(operation(1, subjects(7)))
+    server.call("ACL", "SETUSER", "service", "-info")
+    with pytest.raises(StoreRefused, match="rights"):
+        await store.start()
+    await store.close()
+
+
+# -- crashes and lost connections -------------------------------------------------------------------------------------
+
+
+async def test_scripts_come_back_by_themselves(servers: Servers, make_live: Any) -> None:
+    world = await make_live(servers.start())
+    actor = await alone(world)
+    world.server.call("SCRIPT", "FLUSH")
+    assert (await actor.commit(operation(1, subjects(7)))).results[0].state is OpState.DONE
+    world.server.call("SCRIPT", "FLUSH")
+    assert opened(await actor.barrier()).seq == 1
+
+
+async def test_a_dead_server_is_noticed_at_once_and_a_restarted_one_keeps_everything(
+    servers: Servers, make_live: Any
+) -> None:
+    world = await make_live(servers.start(aof=True))
+    actor = await alone(world)
+    op = operation(1, tokens(soon(world)), subjects(7))
+    first = (await actor.commit(op)).results[0]
+    before, log = await actor.load(), await world.store.read_log(0, 0, 10, 0)
+    reading = asyncio.create_task(world.store.read_log(0, 1, 10, 60_000))
+    await blocked(world.server)
+    world.server.kill()
+    async with asyncio.timeout(NO_HANG_S):
+        with pytest.raises(StoreUnavailable):
+            await reading
+        for call in (actor.look, actor.load, lambda: actor.try_commit(op), lambda: world.store.read_log(0, 0, 1, 0)):
+            with pytest.raises(StoreUnavailable):
+                await call()
+    world.server.start()
+    assert await actor.barrier() is Closed.REOPEN, "a process that started anew may have lost something"
+    assert (await actor.look()).closed is Closed.REOPEN
+    assert await actor.open(OTHER_LOG) is None
+    opened(await actor.confirm())
+    assert await actor.load() == before
+    assert await world.store.read_log(0, 0, 10, 0) == log
+    again = (await actor.commit(op)).results[0]
+    assert (again.state, again.version, again.seq) == (OpState.AGAIN, first.version, first.seq)
+
+
+async def test_a_hung_server_is_given_up(servers: Servers) -> None:
+    server = servers.start()
+    store = RedisStore.from_url(f"{server.url}?socket_timeout=0.2")
+    await store.start()
+    server.pause()
+    async with asyncio.timeout(NO_HANG_S):
+        with pytest.raises(StoreUnavailable):
+            await store.beat(0, None, "a", 0, 0, 0)
+    server.resume()
+    assert (await store.beat(0, None, "a", 0, 0, 0)).closed is Closed.REOPEN
+    await store.close()
+
+
+async def blocked(server: Server) -> None:
+    """Waits until a client waits for the log."""
+    async with asyncio.timeout(NO_HANG_S):
+        while not server.info("clients")["blocked_clients"]:
+            await asyncio.sleep(0)
+
+
+async def test_a_cancelled_read_leaves_no_stray_reply(servers: Servers, make_live: Any) -> None:
+    world = await make_live(servers.start())
+    actor = await alone(world)
+    for number in range(1, 20):
+        reading = asyncio.create_task(world.store.read_log(0, number - 1, 10, 60_000))
+        await blocked(world.server)
+        reading.cancel()
+        committing = asyncio.create_task(actor.commit(operation(number, tokens(soon(world)))))
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+        assert (await committing).seq == number
+        assert opened(await actor.barrier()).seq == number
+        assert opened(await world.store.heads(0, LOG)).seq == number
+        assert [entry.seq for entry in await world.store.read_log(0, number - 1, 10, 0)] == [number]
+
+
+async def test_a_cancelled_commit_leaves_no_stray_reply(servers: Servers, make_live: Any) -> None:
+    world = await make_live(servers.start())
+    actor = await alone(world)
+    done = 0
+    for number in range(1, 40):
+        committing = asyncio.create_task(actor.commit(operation(number, tokens(soon(world)))))
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+        committing.cancel()
+        await asyncio.wait([committing])
+        tail = opened(await actor.barrier()).seq
+        assert done <= tail <= number
+        assert opened(await world.store.heads(0, LOG)).seq >= tail
+        done = tail
+    assert await actor.commit(operation(99, tokens(soon(world))))
+
+
+async def test_reconnecting_ends_what_is_under_way_and_nothing_else(servers: Servers, make_live: Any) -> None:
+    world = await make_live(servers.start())
+    actor = await alone(world)
+    reading = asyncio.create_task(world.store.read_log(0, 0, 10, 60_000))
+    await blocked(world.server)
+    await world.store.reconnect()
+    async with asyncio.timeout(NO_HANG_S):
+        with pytest.raises(StoreUnavailable):
+            await reading
+    assert await actor.commit(operation(1, subjects(7)))
+
+
+# -- replicas of the store --------------------------------------------------------------------------------------------
+
+
+async def test_a_replica_of_the_store_is_no_store(servers: Servers, make_live: Any) -> None:
+    primary = servers.start()
+    actor = await alone(await make_live(primary))
+    await actor.commit(operation(1, subjects(7)), durability=Durability(replicas=0))
+    replica = servers.start(replica_of=primary)
+    world = await make_live(replica)
+    stray = Actor(world)
+    stray.incarnation = actor.incarnation
+    assert await stray.barrier() is Closed.DEMOTED
+    assert await stray.try_commit(operation(2, subjects(7))) is Closed.DEMOTED
+    assert (await stray.beat()).closed is Closed.DEMOTED
+    assert await stray.confirm() is Closed.DEMOTED
+    assert await world.store.open_history(0, LOG, OTHER_LOG, 0, []) is Closed.DEMOTED
+    assert await world.store.heads(0, LOG) is Closed.DEMOTED
+    with pytest.raises(StoreUnavailable, match="ReadOnlyError"):
+        await world.store.agree_on_secret({"k": "c"})
+
+
+async def test_copies_count_only_if_they_hold_what_was_asked_about(servers: Servers, make_live: Any) -> None:
+    primary = servers.start()
+    replica = servers.start(replica_of=primary)
+    world = await make_live(primary)
+    actor = await alone(world)
+    assert (await actor.look()).replicas == 1
+    patient, hurried = Durability(replicas=1, timeout_ms=2_000), Durability(replicas=1, timeout_ms=50)
+    op = operation(1, subjects(7))
+    assert (await actor.commit(op, durability=patient)).copies == 1
+    assert opened(await actor.barrier(patient)).copies == 1
+    replica.pause()
+    # H12: neither a retry nor a barrier may count what an earlier command brought there.
+    assert (await actor.commit(op, durability=hurried)).copies == 0
+    assert opened(await actor.barrier(hurried)).copies == 0
+    replica.resume()
+    assert opened(await actor.barrier(patient)).copies == 1
+
+
+async def test_on_disk_means_on_disk(servers: Servers, make_live: Any) -> None:
+    world = await make_live(servers.start(aof=True))
+    actor = await alone(world)
+    committed = await actor.commit(operation(1, subjects(7)), durability=Durability(fsync=True))
+    assert committed.copies == 1
+
+
+# -- limits -----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_store_without_room_refuses_commits_and_goes_on(servers: Servers, make_live: Any) -> None:
+    world = await make_live(servers.start())
+    actor = await alone(world)
+    await actor.commit(operation(1, subjects(7)))
+    before = await actor.look(), await actor.load()
+    world.server.call("CONFIG", "SET", "maxmemory", 100_000)
+    assert await actor.try_commit(operation(2, subjects(8))) is Closed.FULL
+    assert (await actor.beat(trim_below=1)).closed is None
+    assert opened(await actor.barrier(Durability(replicas=0))).seq == 1
+    after = await actor.look(), await actor.load()
+    assert (after[0].seq, after[0].clock, after[1]) == (before[0].seq, before[0].clock, before[1])
+    world.server.call("CONFIG", "SET", "maxmemory", 0)
+    assert (await actor.commit(operation(2, subjects(8)))).seq == 2
+
+
+async def test_errors_tell_no_names_and_no_values(servers: Servers, make_live: Any) -> None:
+    world = await make_live(servers.start())
+    actor = await alone(world)
+    world.server.call("SET", "revocation:{p0}:op:" + f"{1:032x}", "x")
+    world.server.call("SET", "revocation:{p0}:segs:secret-realm", "x")
+    with pytest.raises(StoreUnavailable) as failed:
+        await actor.commit(
+            operation(1, subjects(7), realm="secret-realm", content=1), operation(2, subjects(7), realm="secret-realm")
+        )
+    assert str(failed.value) == "WRONGTYPE"
+    world.server.call("DEL", "revocation:{p0}:members")
+    world.server.call("SET", "revocation:{p0}:members", "secret-member")
+    with pytest.raises(StoreUnavailable) as failed:
+        await actor.barrier()
+    assert "secret" not in str(failed.value)
+
+
+async def test_a_revocation_takes_little_memory(servers: Servers, make_live: Any) -> None:
+    world = await make_live(servers.start())
+    actor = await alone(world)
+    before, batches, size = world.server.info("memory")["used_memory"], 40, 500
+    for number in range(batches):
+        expiries = [soon(world) + 60 * (n % 50) for n in range(size)]
+        await actor.commit(operation(number, tokens(*expiries, first=number * size)))
+    each = (world.server.info("memory")["used_memory"] - before) / (batches * size)
+    assert each <= 100, "the target of DESIGN section 10, log included"
