@@ -13,13 +13,14 @@ import uvloop
 
 from revocation import __version__
 from revocation.address import is_local
-from revocation.auth import AnonymousAdmin
+from revocation.auth import AnonymousAdmin, RoleAuthorizer
 from revocation.config import Config
 from revocation.embedded import EmbeddedError, EmbeddedStore
 from revocation.http import OpsServer
 from revocation.keyring import Keyring, SecretInvalid, new_secret, secret_of_directory
 from revocation.node import Node
 from revocation.replica import Superseded
+from revocation.roles import RolesInvalid
 from revocation.rpc.server import Server
 from revocation.store import StoreRefused, StoreUnavailable
 from revocation.store.redis import RedisStore
@@ -41,7 +42,7 @@ def run(config: Config) -> int:
             # From the main thread, and before any loop or channel exists.
             embedded = stack.enter_context(EmbeddedStore(config.data_dir)) if config.embedded else None
             return uvloop.run(_serve(config, embedded))
-    except (EmbeddedError, SecretInvalid, StoreRefused, StartRefused) as error:
+    except (EmbeddedError, SecretInvalid, StoreRefused, StartRefused, RolesInvalid) as error:
         log.error("cannot_start", why=str(error))
         return 2
 
@@ -155,7 +156,8 @@ def _replica_id(config: Config, embedded: EmbeddedStore | None) -> str:
 
 async def _start_server(config: Config, node: Node) -> Server:
     try:
-        server = Server(config, node, AnonymousAdmin())
+        authorizer = RoleAuthorizer(config.roles) if config.roles is not None else AnonymousAdmin()
+        server = Server(config, node, authorizer)
         await server.start()
     except (RuntimeError, OSError):
         raise StartRefused(f"cannot listen on {config.listen}: is the address in use?") from None

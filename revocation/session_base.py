@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from revocation.barrier import Barrier
-from revocation.errors import SessionOver
+from revocation.errors import InvalidField, SessionOver
 from revocation.refresh import make_token
 from revocation.refresh import partition_of as partition_of_sid
 from revocation.replica import NotReady, Replica
@@ -18,7 +18,7 @@ from revocation.service import Realm, Revocations
 from revocation.session_gate import SessionGate
 from revocation.session_keys import Name, NotOurs, SessionKeys, handle_text
 from revocation.session_policy import ClientPolicies, SessionSettings, of_realm, wait_usable
-from revocation.sessions import Command, Commit, End, Session, capped, decide, last_token_s, token_expiry_s
+from revocation.sessions import Command, Commit, End, Session, capped, decide, ended, last_token_s, token_expiry_s
 from revocation.store import Durability
 from revocation.store.sessions import Entry, Finish, Look, Put, Sealed, Seen, SessionStore
 from revocation_sdk._judge import Versions
@@ -27,6 +27,7 @@ from revocation_sdk._position import NOWHERE, Position
 
 audit = structlog.get_logger("revocation.audit")
 _BY_CUTOFF = (End.SUBJECT, End.CLIENT, End.REALM)
+_ENDS = {str(end): end for end in End}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,15 @@ class Place:
     realm: Realm
     keys: SessionKeys
     partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose sessions."""
+
+    realm: str
+    issuer: str | None
+    subject: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,18 @@ class SessionDesk:
             raise over(End.UNKNOWN)
         return Place(realm, self._keys[realm.name], partition)
 
+    def _places_of_subject(self, realm_name: str, subject: str) -> list[Place]:
+        """Where the sessions of a subject lie, new ones in the first; several only while keys change."""
+        realm = self._revocations.realm(realm_name)
+        prints = (key.fingerprint(Kind.SUBJECT, None, subject) for key in realm.keys)
+        partitions = dict.fromkeys(fingerprint % len(self._replicas) for fingerprint in prints)
+        return [Place(realm, self._keys[realm.name], partition) for partition in partitions]
+
+    def _require_life(self, place: Place, life_s: int) -> None:
+        most = place.realm.settings.max_token_life_s
+        if not 0 < life_s <= most:
+            raise InvalidField("access_token_life_s", f"must be 1 to {most}, the realm's max_token_life")
+
     async def _look(self, place: Place, look: Look) -> Seen:
         """Reads in the partition behind a barrier that begins now; the views that decide on clients and realms, too."""
         seen, _ = await asyncio.gather(self._gates[place.partition].look(look), self._prove_others(place))
@@ -143,7 +165,7 @@ class SessionDesk:
     def _session(self, place: Place, sealed: Sealed, handle: bytes) -> Session:
         """What is in a record. Raises SessionOver if that is over, or not readable with the keys that we have."""
         if sealed.ended:
-            raise over(End(sealed.ended) if sealed.ended in End else End.UNKNOWN)
+            raise over(_ENDS.get(sealed.ended, End.UNKNOWN))
         try:
             session = place.keys.open(sealed, handle)
         except NotOurs:
@@ -151,10 +173,16 @@ class SessionDesk:
             raise over(End.UNKNOWN) from None
         return capped(session, place.realm.settings.absolute_timeout_s * 1000)
 
+    def _lives(self, place: Place, now_ms: int, sealed: Sealed, handle: bytes) -> Session | None:
+        """The session in a record, if it is still one."""
+        try:
+            session = self._session(place, sealed, handle)
+        except SessionOver:
+            return None
+        return session if ended(session, now_ms, self._cutoffs(place, session, now_ms)) is None else None
+
     def _cutoffs(self, place: Place, session: Session, now_ms: int) -> Versions:
-        return self._revocations.cutoffs(
-            place.realm, session.issuer, session.subject, session.client_id, now_ms
-        )
+        return self._revocations.cutoffs(place.realm, session.issuer, session.subject, session.client_id, now_ms)
 
     # -- deciding -----------------------------------------------------------------------------------------------
 
@@ -190,9 +218,7 @@ class SessionDesk:
 
     def _entry(self, place: Place, name: Name, session: Session) -> bytes:
         client = place.keys.client(session.client_id, name.kid)
-        return Entry(
-            session.opened_ms, client, name.key_tag, name.fingerprint, session.life_s, name.handle
-        ).pack()
+        return Entry(session.opened_ms, client, name.key_tag, name.fingerprint, session.life_s, name.handle).pack()
 
     def _index(self, place: Place, name: Name, session: Session) -> tuple[str, ...]:
         return (place.keys.index(name.kid, session.issuer, session.subject),)
@@ -218,10 +244,10 @@ class SessionDesk:
         return tuple(positions)
 
     def _grant(
-        self, place: Place, sid: str, session: Session, now_ms: int, life_s: int, rows: bytes = b"", *, first: bool = False
+        self, place: Place, sid: str, session: Session, now_ms: int, *, life_s: int, rows: bytes = b"", generation: int = 0
     ) -> Grant:
-        """A grant at the store's time `now_ms`, for the newest generation or the first one."""
-        generation = 1 if first else session.generation
+        """A grant at the store's time `now_ms`, for the newest generation if none is named."""
+        generation = generation or session.generation
         kid = session.kid if place.keys.knows(session.kid) else place.keys.current_kid
         token = make_token(sid, generation, kid, place.realm.name, place.keys.signing_key(kid), session.secret)
         return Grant(
@@ -238,21 +264,14 @@ class SessionDesk:
             positions=self._positions(place),
         )
 
-    def _tell(self, event: str, place: Place, name: Name, session: Session, **facts: object) -> None:
+    def _tell(self, event: str, place: Place, handle: bytes, owner: Owner | Session, **facts: object) -> None:
         """One line of the audit; of whom it is about, fingerprints only (I7)."""
         if not event:
             return
         self._count(event)
-        subject = place.realm.keys[0].fingerprint(Kind.SUBJECT, session.issuer, session.subject)
+        subject = place.realm.keys[0].fingerprint(Kind.SUBJECT, owner.issuer, owner.subject)
         level = audit.warning if event in _ALARMS else audit.info
-        level(
-            event,
-            realm=place.realm.name,
-            session=handle_text(name.handle),
-            subject_fp=f"{subject:016x}",
-            generation=session.generation,
-            **facts,
-        )
+        level(event, realm=place.realm.name, session=handle_text(handle), subject_fp=f"{subject:016x}", **facts)
 
 
 _ALARMS = frozenset(("refresh_reused", "refresh_forged", "store_rolled_back"))

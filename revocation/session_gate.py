@@ -17,6 +17,8 @@ from revocation.session_policy import wait_usable
 from revocation.store import Closed, Durability, StoreUnavailable
 from revocation.store.sessions import Again, Behind, Look, Seen, SessionStore, Step, Stepped, Turned
 
+_RETRY = "retry, with the same op id if there is one"
+
 
 @dataclass(slots=True)
 class Call:
@@ -33,11 +35,13 @@ async def until(deadline: float, call: Call) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         if call.tried:
-            raise OutcomeUnknown("the store did not answer in time; retry, with the same op id if there is one") from None
+            raise OutcomeUnknown(
+                "the store did not answer in time; retry, with the same op id if there is one"
+            ) from None
         raise Unavailable("the store is not usable at the moment") from None
     except StoreUnavailable:
         if call.tried:
-            raise OutcomeUnknown("the store went away; retry, with the same op id if there is one") from None
+            raise OutcomeUnknown(f"the store went away; {_RETRY}") from None
         raise Unavailable("the store cannot be reached", reason="STORE_UNAVAILABLE") from None
 
 
@@ -55,7 +59,9 @@ class SessionGate:
         while True:
             with contextlib.suppress(NotReady, Fenced):
                 who = self.replica.standing()
-                seen = await self._store.look_sessions(self.replica.index, who, self.replica.clock.wall_ms(), look, self._waits)
+                seen = await self._store.look_sessions(
+                    self.replica.index, who, self.replica.clock.wall_ms(), look, self._waits
+                )
                 if isinstance(seen, Seen) and seen.copies >= self._waits.replicas:
                     await self.replica.applied(who.log_id, seen.seq)
                     return seen
@@ -72,7 +78,9 @@ class SessionGate:
             if who.log_id != log_id:
                 return Turned.CHANGED
             before, call.tried = call.tried, True
-            reply = await self._store.step_session(self.replica.index, who, self.replica.clock.wall_ms(), step, self._durability)
+            reply = await self._store.step_session(
+                self.replica.index, who, self.replica.clock.wall_ms(), step, self._durability
+            )
             match reply:
                 case Stepped() | Again():
                     await self.replica.applied(log_id, reply.seq)
@@ -94,7 +102,7 @@ class SessionGate:
 
     def _require_copies(self, reply: Stepped | Again) -> None:
         if reply.copies < max(self._durability.replicas, int(self._durability.fsync)):
-            raise OutcomeUnknown("the copies asked for were not reached; retry, with the same op id if there is one")
+            raise OutcomeUnknown(f"the copies asked for were not reached; {_RETRY}")
 
     def _turned(self, reply: Turned) -> Turned:
         if reply is Turned.CONFLICT:

@@ -8,28 +8,25 @@ outlives a revoke.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import os
 from dataclasses import dataclass, field
 
 from revocation.errors import InvalidField, Overloaded
-from revocation.model import Operation, Target
+from revocation.model import Operation
 from revocation.refresh import Claim, RefreshInvalid, belongs, parse
 from revocation.session_base import Found, Grant, Place, audit, over
-from revocation.session_ends import SessionEnds, Shown
+from revocation.session_ends import SessionEnds
 from revocation.session_gate import Call, until
-from revocation.session_keys import SessionKeys, handle_text
+from revocation.session_keys import handle_text
+from revocation.session_lists import Shown
 from revocation.session_policy import MOST_SESSIONS, SessionSettings
-from revocation.sessions import Commit, Device, End, Look, Open, Refresh, Session, Touch, Write, decide, ended
+from revocation.sessions import Commit, Device, End, Look, Open, Refresh, Touch, Write, decide
 from revocation.store.sessions import Again, Count, Finish, Limits, Put, Seen, Step, Stepped, Turned
 from revocation.store.sessions import Look as StoreLook
-from revocation_sdk._lattice import Kind
 
 OPEN_WITHIN_MS = 30_000
 """A session whose opening was decided longer ago is opened with another time."""
 
-PAGE = 100
 _AT_ONCE = 200
 
 
@@ -52,10 +49,8 @@ class Sessions(SessionEnds):
 
     async def open(self, opening: Opening, deadline: float) -> Grant:
         """Opens a session; a retry with the same op id gets the same. Raises ServiceError."""
-        realm = self._revocations.realm(opening.operation.realm)
         self._revocations.check_op_id(opening.operation)
-        partition = self._revocations.partition_of(realm, Target(Kind.SUBJECT, None, opening.subject))
-        place = Place(realm, self._keys[realm.name], partition)
+        place = self._places_of_subject(opening.operation.realm, opening.subject)[0]
         self._require_life(place, opening.life_s)
         call = Call()
         async with until(deadline, call):
@@ -102,8 +97,8 @@ class Sessions(SessionEnds):
             case Again():
                 return await self._opened_before(place, opening, op.digest)
             case Stepped():
-                self._tell(commit.event, place, name, session, evicted=len(result.rows) // 19)
-                return self._grant(place, sid, session, result.now_ms, opening.life_s, result.rows)
+                self._tell(commit.event, place, name.handle, session, evicted=len(result.rows) // 19)
+                return self._grant(place, sid, session, result.now_ms, life_s=opening.life_s, rows=result.rows)
             case Turned.LIMIT:
                 self._count("session_denied")
                 text = "the subject has as many sessions as it may"
@@ -117,7 +112,7 @@ class Sessions(SessionEnds):
         candidates = dict(place.keys.sids(place.partition, _seed(opening.operation)))
         found, _ = await self._decide(place, tuple(candidates.values()), Look())
         sid = next(sid for sid, name in candidates.items() if name == found.name)
-        return self._grant(place, sid, found.session, found.now_ms, opening.life_s, first=True)
+        return self._grant(place, sid, found.session, found.now_ms, life_s=opening.life_s, generation=1)
 
     async def _dead_entries(self, place: Place, seen: Seen) -> bytes:
         """Entries of sessions that a cutoff has ended, without anybody having gone through them."""
@@ -155,7 +150,7 @@ class Sessions(SessionEnds):
         found, commit = await self._decide(place, place.keys.names(claim.sid), command)
         if not belongs(claim, found.session.secret):
             # t1 was right: somebody has the server key, or the record was put back from elsewhere.
-            self._tell("refresh_forged", place, found.name, found.session)
+            self._tell("refresh_forged", place, found.name.handle, found.session)
             raise _invalid()
         result = await self._step(call, place, found, commit)
         if result is Turned.CAPPED:
@@ -163,12 +158,17 @@ class Sessions(SessionEnds):
             raise Overloaded(text, retry_after_ms=1_000)
         if not isinstance(result, Stepped):
             return None
-        device = command.device.address
         if commit.write is Write.END:
-            self._tell(commit.event, place, found.name, found.session, replayed=claim.generation, address=device)
+            self._tell(
+                commit.event, place, found.name.handle, found.session,
+                generation=found.session.generation, replayed=claim.generation, address=command.device.address,
+            )  # fmt: skip
             raise over(End.REUSE, "REFRESH_REUSED")
-        self._tell(commit.event, place, found.name, commit.session, answers=result.count)
-        return self._grant(place, claim.sid, commit.session, result.now_ms, life_s)
+        self._tell(
+            commit.event, place, found.name.handle, commit.session,
+            generation=commit.session.generation, answers=result.count,
+        )  # fmt: skip
+        return self._grant(place, claim.sid, commit.session, result.now_ms, life_s=life_s)
 
     async def _step(self, call: Call, place: Place, found: Found, commit: Commit) -> Stepped | Again | Turned:
         action: Put | Count | Finish
@@ -179,10 +179,10 @@ class Sessions(SessionEnds):
                 action = self._finish_session(place, found, End.REUSE)
             case _:
                 action = Count()
+        session, name = found.session, found.name
         step = Step(
-            place.realm.name, found.applied, self._watched(place, found.session), found.name.record, found.stamp, action,
-            self._entry(place, found.name, found.session), self._index(place, found.name, found.session),
-            until_ms=commit.until_ms,
+            place.realm.name, found.applied, self._watched(place, session), name.record, found.stamp, action,
+            self._entry(place, name, session), self._index(place, name, session), until_ms=commit.until_ms,
         )  # fmt: skip
         return await self._gates[place.partition].step(call, found.log_id, step)
 
@@ -213,3 +213,29 @@ class Sessions(SessionEnds):
             changed = await self._policies.put(place.keys, self._settings(place), client_id, settings)
         audit.info("client_settings_changed", realm=realm_name, evict_oldest=changed.evict_oldest)
         return changed
+
+
+def _seed(operation: Operation) -> bytes:
+    """What the session id of an opening is made from: the op id, whose it is, and what was asked."""
+    return bytes.fromhex(operation.key()) + operation.digest.encode()
+
+
+def _threshold(settings: SessionSettings) -> int:
+    """From how many entries on it matters which of them live."""
+    limits = (settings.max_sessions_per_subject, settings.max_sessions_per_subject_and_client)
+    return min((limit for limit in limits if limit), default=2 * MOST_SESSIONS)
+
+
+def _limits(place: Place, settings: SessionSettings, client_id: str, forget: bytes) -> Limits:
+    return Limits(
+        of_subject=min(settings.max_sessions_per_subject or MOST_SESSIONS, MOST_SESSIONS),
+        of_client=settings.max_sessions_per_subject_and_client,
+        evict=settings.evict_oldest,
+        clients=place.keys.clients(client_id),
+        slack_s=place.realm.slack_s,
+        forget=forget,
+    )
+
+
+def _invalid() -> InvalidField:
+    return InvalidField("refresh_token", "is not a refresh token of this realm", reason="REFRESH_INVALID")

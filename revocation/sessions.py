@@ -133,9 +133,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Keep:
-    """All other sessions of the subject end by a cutoff with this version, and this one stays."""
+    """All other sessions of the subject end by a cutoff with this version, and this one stays, with new tokens."""
 
     version: int
+    kid: str
+    attempt: bytes
 
 
 Command = Open | Refresh | Touch | Look | Keep
@@ -181,8 +183,9 @@ def decide(session: Session | None, command: Command, now_ms: int, cutoffs: Vers
         case Touch():
             return _touch(session, now_ms)
         case Keep():
-            raised = max(session.versions[0], command.version)
-            kept = replace(session, versions=(raised, *session.versions[1:]), seen_ms=max(session.seen_ms, now_ms))
+            _, client, realm = session.versions
+            kept = _rotated(session, Refresh(session.generation, command.kid, command.attempt), now_ms)
+            kept = replace(kept, versions=(command.version, client, realm))
             return Commit(Write.PUT, kept, session.due_ms, "others_ended")
         case Look():
             return Commit(Write.NOTHING, session, session.due_ms, "")

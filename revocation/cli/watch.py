@@ -38,10 +38,10 @@ def watch(
 
     The stream carries keyed fingerprints, so that nobody learns from it who was logged out.
     """
-    end = None if duration is None else time.monotonic() + duration
     with closing(connection.client(name="revocation watch")) as client, suppress(KeyboardInterrupt):
         events = _Events(client)
         client.wait_until_fresh(connection.timeout)
+        end = None if duration is None else time.monotonic() + duration
         events.put({"event": "following", "entries": len(client.follower.view)})
         seen = 0
         while event := events.next(end):
@@ -87,7 +87,8 @@ class _Events:
         if self._dropped and self._waiting.empty():
             dropped, self._dropped = self._dropped, 0
             return {"event": "dropped", "count": dropped}
-        while end is None or time.monotonic() < end:
+        # What already waits is told even when the time is over.
+        while end is None or time.monotonic() < end or not self._waiting.empty():
             # In slices: an untimed wait would hold an interrupt up on some systems.
             with suppress(queue.Empty):
                 return self._waiting.get(timeout=0.5 if end is None else min(0.5, max(0.001, end - time.monotonic())))

@@ -11,8 +11,9 @@ import grpc
 import structlog
 
 from revocation import limits
-from revocation.auth import Authorizer, Caller
+from revocation.auth import Authorizer
 from revocation.errors import ServiceError, Unavailable
+from revocation.roles import Caller
 from revocation.rpc.errors import code_of, trailers
 from revocation.telemetry import Metrics, begin_request
 
@@ -32,11 +33,9 @@ class Calls:
     async def run(
         self, context: Context, method: str, realm: str, body: Callable[[Caller, float], Awaitable[Response]]
     ) -> Response:
-        """Authorises, runs `body(caller, deadline)` and turns what it raises into a status."""
+        """Authorises `method` (a row of roles.TABLE), runs `body(caller, deadline)`, and turns errors into statuses."""
         begun = time.perf_counter()
-        metadata = dict(context.invocation_metadata() or ())
-        given = metadata.get("x-request-id")
-        begin_request(given if isinstance(given, str) else None)
+        _begin(context)
         code = grpc.StatusCode.OK
         try:
             if self.draining and method != "Watch":
@@ -55,12 +54,21 @@ class Calls:
         except Exception as error:
             code = grpc.StatusCode.INTERNAL
             log.exception("call_failed", method=method)
-            internal = ServiceError("a fault of the service; its log has more under the request id")
-            await context.abort(code, internal.message, trailing_metadata=trailers(internal))
+            await context.abort(code, _INTERNAL.message, trailing_metadata=trailers(_INTERNAL))
             raise AssertionError("unreachable") from error
         finally:
-            self._metrics.rpc_requests.labels(method, code.name).inc()
-            self._metrics.rpc_seconds.labels(method, code.name).observe(time.perf_counter() - begun)
+            name = method.partition(":")[0]
+            self._metrics.rpc_requests.labels(name, code.name).inc()
+            self._metrics.rpc_seconds.labels(name, code.name).observe(time.perf_counter() - begun)
+
+
+_INTERNAL = ServiceError("a fault of the service; its log has more under the request id")
+
+
+def _begin(context: Context) -> None:
+    """The request id: the caller's own, if there is a sane one."""
+    given = dict(context.invocation_metadata() or ()).get("x-request-id")
+    begin_request(given if isinstance(given, str) else None)
 
 
 def deadline(context: Context) -> float:

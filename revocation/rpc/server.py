@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import structlog
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
@@ -18,6 +19,8 @@ from revocation.rpc.calls import Calls
 from revocation.rpc.revocations import RevocationServicer
 from revocation.rpc.watch import Watch
 from revocation_api.v1 import revocation_pb2
+
+log = structlog.get_logger("revocation.rpc")
 
 SERVICE = "revocation.v1.RevocationService"
 _OPTIONS = (
@@ -55,11 +58,7 @@ class Server:
         config = self._config
         if config.tls_cert is None or config.tls_key is None:
             return self._server.add_insecure_port(config.listen)
-        credentials = grpc.ssl_server_credentials(
-            [(_read(config.tls_key), _read(config.tls_cert))],
-            root_certificates=_read(config.client_ca) if config.client_ca else None,
-            require_client_auth=config.client_ca is not None,
-        )
+        credentials = _Certificates(config.tls_cert, config.tls_key, config.client_ca).credentials()
         return self._server.add_secure_port(config.listen, credentials)
 
     async def start(self) -> None:
@@ -101,5 +100,35 @@ def _handlers(servicer: RevocationServicer, watch: Watch) -> grpc.GenericRpcHand
     return grpc.method_handlers_generic_handler(SERVICE, handlers)
 
 
-def _read(path: Path) -> bytes:
-    return path.read_bytes()
+class _Certificates:
+    """Certificates from files, read anew for the next handshake when they have changed."""
+
+    def __init__(self, cert: Path, key: Path, client_ca: Path | None) -> None:
+        self._files = [cert, key, *([client_ca] if client_ca is not None else [])]
+        self._stamp = self._stamps()
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Credentials that follow the files. Raises OSError if they cannot be read now."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration(), self._changed, require_client_authentication=len(self._files) == 3
+        )
+
+    def _configuration(self) -> grpc.ServerCertificateConfiguration:
+        cert, key, *ca = (path.read_bytes() for path in self._files)
+        return grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=ca[0] if ca else None)
+
+    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
+        stamp = self._stamps()
+        if stamp == self._stamp:
+            return None
+        try:
+            made = self._configuration()
+        except OSError:
+            log.warning("certificates_not_reloaded", hint="the last good ones stay in use")
+            return None
+        self._stamp = stamp
+        log.info("certificates_reloaded")
+        return made
+
+    def _stamps(self) -> tuple[int, ...]:
+        return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in self._files)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator
 
 import structlog
 
 from revocation import limits
-from revocation.auth import Caller
-from revocation.errors import InvalidField, Overloaded, ServiceError, Unavailable
+from revocation.errors import Denied, InvalidField, Overloaded, ServiceError, Unavailable
 from revocation.hub import Beginning, Busy, RealmHub, Subscriber
 from revocation.node import Node
+from revocation.roles import Caller
 from revocation.rpc import stream, wire
 from revocation.rpc.calls import Calls, Context
 from revocation_api.v1 import revocation_pb2 as pb
@@ -35,8 +36,8 @@ class Watch:
         """One stream, from hello to its end."""
         hello = await self._hello(requests, context)
 
-        async def body(_: Caller, __: float) -> None:
-            await self._follow(hello, requests, context)
+        async def body(caller: Caller, _: float) -> None:
+            await self._follow(hello, requests, context, caller)
 
         await self._calls.run(context, "Watch", hello.realm, body)
 
@@ -49,7 +50,9 @@ class Watch:
         # What is missing is refused in `_follow`, inside of what all calls have in common.
         return first.hello if first is not None and first.WhichOneof("kind") == "hello" else pb.Hello()
 
-    async def _follow(self, hello: pb.Hello, requests: AsyncIterator[pb.WatchRequest], context: Context) -> None:
+    async def _follow(
+        self, hello: pb.Hello, requests: AsyncIterator[pb.WatchRequest], context: Context, caller: Caller
+    ) -> None:
         if hello.protocol != PROTOCOL:
             raise InvalidField("hello.protocol", f"must be {PROTOCOL}", reason="PROTOCOL_VIOLATION")
         realm = self._node.service.realm(hello.realm)
@@ -60,6 +63,9 @@ class Watch:
             wire.bounded("hello.sdk_version", hello.sdk_version, limits.LABEL_BYTES),
         )
         beginning = self._subscribe(hub, subscriber, hello)
+        if caller.until is not None:
+            # A stream lasts no longer than the identity that opened it.
+            asyncio.get_running_loop().call_later(max(0.0, caller.until - time.time()), subscriber.end, "identity")
         pings = asyncio.create_task(self._read_pings(requests, hub, subscriber), name="pings")
         try:
             settings = realm.settings
@@ -125,6 +131,8 @@ class Watch:
             self._node.metrics.queue_overflows.inc()
         if why == "gone":
             return Unavailable("no ping for too long")
+        if why == "identity":
+            return Denied("the bearer token of this stream has expired", reason="UNAUTHENTICATED")
         if why == "drain":
             return Unavailable("this replica is shutting down", reason="DRAINING")
         if why == "protocol":

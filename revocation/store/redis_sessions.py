@@ -11,6 +11,7 @@ from revocation.store.sessions import (
     Again,
     Behind,
     Count,
+    Entry,
     Finish,
     Limits,
     Look,
@@ -20,7 +21,6 @@ from revocation.store.sessions import (
     Stepped,
     SubjectCutoff,
     Turned,
-    parse_entry,
     parse_record,
     record_value,
 )
@@ -56,7 +56,7 @@ class RedisSessions(ABC):
             seq=int(reply[2]),
             clock=int(reply[3]),
             op=tuple(reply[4].decode().split()),
-            entries=tuple((parse_entry(entry), parse_record(value)) for entry, value in entries),
+            entries=tuple((Entry.unpack(entry), parse_record(value)) for entry, value in entries),
             records=tuple(parse_record(value) for value in reply[6:]),
             copies=copies,
         )
@@ -84,7 +84,7 @@ class RedisSessions(ABC):
 
     async def client_settings(
         self, log_id: str, realm: str, names: tuple[str, ...], new: str, most: int
-    ) -> str | None | Closed:
+    ) -> str | Closed | None:
         """See lua/clients.lua."""
         reply, _ = await self._durably("clients", 0, [log_id, realm, most, *names, new], Durability())
         if reply[0] == b"full":

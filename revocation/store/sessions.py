@@ -41,10 +41,10 @@ class Entry(NamedTuple):
         rest = _ENTRY.pack(self.client, self.key_tag, self.fingerprint, self.life_s, self.handle)
         return self.opened_ms.to_bytes(8, "big") + rest
 
-
-def parse_entry(packed: bytes) -> Entry:
-    """The inverse of `Entry.pack`."""
-    return Entry(int.from_bytes(packed[:8], "big"), *_ENTRY.unpack(packed[8:]))
+    @classmethod
+    def unpack(cls, packed: bytes) -> Entry:
+        """The inverse of `pack`."""
+        return cls(int.from_bytes(packed[:8], "big"), *_ENTRY.unpack(packed[8:]))
 
 
 def record_name(key_tag: int, fingerprint: bytes) -> str:
@@ -200,15 +200,17 @@ class SessionStore(Protocol):
 
     async def look_sessions(
         self, partition: int, who: Standing, caller_ms: int, look: Look, durability: Durability
-    ) -> Seen | Closed: ...
+    ) -> Seen | Closed:
+        """Reads, and says what time it is and where the log ends."""
 
     async def step_session(
         self, partition: int, who: Standing, caller_ms: int, step: Step, durability: Durability
-    ) -> Stepped | Again | Behind | Turned | Closed: ...
+    ) -> Stepped | Again | Behind | Turned | Closed:
+        """Commits a step, or says why not."""
 
     async def client_settings(
         self, log_id: str, realm: str, names: tuple[str, ...], new: str, most: int
-    ) -> str | None | Closed:
+    ) -> str | Closed | None:
         """The settings of a client after `new` (if not empty) was written; "" if there are none, None if full."""
 
 

@@ -14,11 +14,11 @@ model's (docs/model, D1-D11); each is cited where it is kept.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from typing import assert_never
 
-from revocation_sdk._lattice import MalformedRows, RealmKey, count_rows
+from revocation_sdk._lattice import MalformedRows, RealmKey, count_rows, parse_groups
 from revocation_sdk._messages import (
     Changes,
     Goodbye,
@@ -38,6 +38,7 @@ from revocation_sdk._position import NOWHERE, Position
 from revocation_sdk._view import View
 
 MAX_PINGS_IN_FLIGHT = 64
+PLACES_REMEMBERED = 256
 
 
 class Resync(Exception):
@@ -104,6 +105,8 @@ class Follower:
         self.replica = ""
         self.goodbye: Goodbye | None = None
         self._positions: tuple[Position, ...] = ()
+        self._places: tuple[deque[Position], ...] = ()
+        """By partition, the last positions that the view went through: it holds all that is before any of them."""
         self._snapshots: dict[int, _Snapshot] = {}
         self._pings: OrderedDict[int, tuple[float, float]] = OrderedDict()
         self._nonce = 0
@@ -158,15 +161,15 @@ class Follower:
             case Welcome():
                 self._welcome(message)
             case SnapshotChunk(partition, rows):
-                self._snapshot(partition).add(rows)
+                self._snapshot(partition).add(self._readable(rows))
             case SnapshotEnd():
                 self._snapshot_end(message)
             case Changes():
                 self._changes(message)
             case Mark(partition, previous, position, rows):
                 self._expect(partition, previous)
-                self.view.merge(rows)
-                self._move(partition, position)
+                self.view.merge(self._readable(rows))
+                self._move(partition, [position])
             case Progress():
                 self._progress(message, mono)
             case Goodbye():
@@ -175,11 +178,13 @@ class Follower:
                 assert_never(message)
 
     def _welcome(self, message: Welcome) -> None:
-        known = self._positions or (NOWHERE,) * len(message.partitions)
-        if len(known) != len(message.partitions):
-            # A store laid out anew. What the view holds stays: entries expire by themselves.
-            known = (NOWHERE,) * len(message.partitions)
-        self._positions = known
+        count = len(message.partitions)
+        if count == 0:
+            raise self._broken("protocol")  # or progress about nothing would look like freshness
+        if len(self._positions) != count:
+            # The first time, or a store laid out anew. What the view holds stays: entries expire by themselves.
+            self._positions = (NOWHERE,) * count
+            self._places = tuple(deque(maxlen=PLACES_REMEMBERED) for _ in range(count))
         for index, partition in enumerate(message.partitions):
             self._begin(index, partition)
         self.keys, self.settings, self.replica = message.keys, message.settings, message.replica
@@ -189,11 +194,11 @@ class Follower:
         if partition.intent is Intent.SNAPSHOT:
             self._snapshots[index] = _Snapshot()
             return
-        # H13: the server may go back, within the history that we are in, to a place that it knows.
-        own = self._positions[index]
-        if partition.position.log_id != own.log_id or partition.position.seq > own.seq:
+        # H13: the server may go back to a place that it knows; but D10: only to one that this view went through. A
+        # number alone, or a place that only looks older, could belong to another past.
+        if partition.position not in self._places[index]:
             raise self._broken("wrong_resume")
-        self._move(index, partition.position)
+        self._move(index, [partition.position])
 
     def _snapshot(self, partition: int) -> _Snapshot:
         snapshot = self._snapshots.get(partition)
@@ -205,19 +210,19 @@ class Follower:
         snapshot = self._snapshot(end.partition)
         if snapshot.count != end.count or snapshot.hash.digest() != end.digest:
             raise self._broken("snapshot_digest")
-        self.view.merge(b"".join(snapshot.chunks))  # D6: merged, never replaced
+        self.view.merge(*snapshot.chunks)  # D6: merged, never replaced
         del self._snapshots[end.partition]
-        self._move(end.partition, end.position)
+        self._move(end.partition, [end.position])
 
     def _changes(self, changes: Changes) -> None:
         self._expect(changes.partition, changes.previous)
-        position = changes.previous
+        places = [changes.previous]
         for rows in changes.records:
-            position = position.advance(rows)
-        if position != changes.position:
+            places.append(places[-1].advance(rows))
+        if places[-1] != changes.position:
             raise self._broken("chain")
-        self.view.merge(b"".join(changes.records))
-        self._move(changes.partition, position)  # D5: only now
+        self.view.merge(*map(self._readable, changes.records))
+        self._move(changes.partition, places[1:] or places)  # D5: only now
 
     def _progress(self, progress: Progress, mono: float) -> None:
         sent = self._pings.pop(progress.nonce, None)
@@ -237,10 +242,18 @@ class Follower:
         if self._positions[partition] != previous:  # D9, D10: a gap, or another past
             raise self._broken("gap")
 
-    def _move(self, partition: int, position: Position) -> None:
+    def _move(self, partition: int, places: list[Position]) -> None:
         positions = list(self._positions)
-        positions[partition] = position
+        positions[partition] = places[-1]
         self._positions = tuple(positions)
+        self._places[partition].extend(places)
+
+    def _readable(self, rows: bytes) -> bytes:
+        """Refuses entries under a realm key that this stream has not named: no look-up would ever find them."""
+        known = [key.tag for key in self.keys]
+        if any(group.key_tag not in known for group in parse_groups(rows)):
+            raise self._broken("unknown_key")
+        return rows
 
     def _broken(self, reason: str) -> Resync:
         """Not fresh at once: something is wrong between what was promised and what came."""

@@ -9,11 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from revocation_sdk import RevocationClient, Unavailable
 from tests.revocation.eventually import eventually
 
 
@@ -90,4 +91,8 @@ def _usable(process: subprocess.Popen[str], address: str, log: Path) -> bool:
     assert process.poll() is None, f"serve ended with {process.returncode}: {log.read_text()}"
     if "serving" not in log.read_text():
         return False
-    return execute("status", "--address", address, "--timeout", "5").code == 0
+    try:
+        with closing(RevocationClient(address)) as client:
+            return all(partition.state == "usable" for partition in client.status(timeout=5).partitions)
+    except Unavailable:
+        return False

@@ -19,10 +19,10 @@ def test_killing_an_embedded_service_or_its_store_loses_nothing(installation: In
         installation.add_verifier(kind)
     client = installation.client()
     client.wait_until_fresh(30)
-    load = Load(installation.signer, 6_000)
+    load = Load(installation.signer, 3_000)
     for verifier in installation.verifiers:
         verifier.ask(do="sample", tokens=load.tokens)
-    load.start(client)
+    load.start(client, pause_s=0.03)
     load.until_more(50)
     for crash in ("service", "store", "store", "service", "both"):
         if crash != "service":
@@ -47,10 +47,10 @@ def test_killing_the_owner_of_a_shared_store_or_a_replica_loses_nothing(installa
         installation.add_verifier(kind)
     client = installation.client()
     client.wait_until_fresh(30)
-    load = Load(installation.signer, 6_000)
+    load = Load(installation.signer, 3_000)
     for verifier in installation.verifiers:
         verifier.ask(do="sample", tokens=load.tokens)
-    load.start(client)
+    load.start(client, pause_s=0.03)
     load.until_more(50)
     for crash in ("owner", "replica", "replica and owner", "both replicas"):
         victims = {"owner": [], "both replicas": replicas}.get(crash, [random.choice(replicas)])

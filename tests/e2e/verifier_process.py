@@ -26,7 +26,7 @@ from revocation_sdk import (
     Verifier,
 )
 
-_PAUSE_S = 0.02
+_PAUSE_S = 0.05
 _SETTLED_SHARE = 0.02
 
 
@@ -41,6 +41,7 @@ class Sampler(threading.Thread):
         self.accepted_at: dict[str, float] = {}
         self.refused_at: dict[str, float] = {}
         self.fresh_at = 0.0
+        self.pause_s = _PAUSE_S
         self._verifier = verifier
         self._tokens: dict[str, str] = {}
         self._active: list[str] = []
@@ -61,7 +62,7 @@ class Sampler(threading.Thread):
                 gone = set(done)
                 self._settled += done
                 self._active = [name for name in self._active if name not in gone]
-            time.sleep(_PAUSE_S)
+            time.sleep(self.pause_s)
 
     def _judge(self, name: str) -> bool:
         # Read before: if the process is stopped in between, the decision counts as older than it is, never as newer.
@@ -109,7 +110,8 @@ class Asked:
     def verify_all(self, tokens: list[str]) -> dict[str, Any]:
         return {"why": [judge(self._verifier, token)["why"] for token in tokens]}
 
-    def sample(self, tokens: dict[str, str]) -> dict[str, Any]:
+    def sample(self, tokens: dict[str, str], pause_s: float = _PAUSE_S) -> dict[str, Any]:
+        self._sampler.pause_s = pause_s
         self._sampler.add(tokens)
         return {}
 

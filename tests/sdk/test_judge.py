@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from revocation_sdk._judge import NO_VERSIONS, Facts, Revoked, issued_before, judge, versions_for, versions_of
@@ -131,6 +131,7 @@ facts = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(entries, max_size=12), facts)
 def test_agrees_with_the_reference(known: list[Entry], token: Facts) -> None:
     """Refused exactly if some target that applies was revoked, and the narrowest of them is named."""
@@ -139,6 +140,7 @@ def test_agrees_with_the_reference(known: list[Entry], token: Facts) -> None:
     assert (verdict.target if verdict else None) == min(expected, default=None)
 
 
+@settings(deadline=None)
 @given(st.lists(entries, max_size=12), st.lists(facts, max_size=4))
 def test_what_is_remembered_makes_no_difference(known: list[Entry], tokens: list[Facts]) -> None:
     """A view that grows between two looks at the same token is believed the second time."""
@@ -152,6 +154,7 @@ def test_what_is_remembered_makes_no_difference(known: list[Entry], tokens: list
             assert (verdict is not None) == bool(expected)
 
 
+@settings(deadline=None)
 @given(st.lists(entries, max_size=8), issuers, maybe, maybe, st.integers(NOW - 2, NOW + 2 * MARGIN))
 def test_a_minted_version_is_never_refused(
     known: list[Entry], issuer: str | None, subject: str | None, client: str | None, now: int
@@ -239,6 +242,7 @@ def test_versions_of_a_short_list() -> None:
     assert versions_of([4, 0, 2**64 - 1]) == (4, 0, 2**64 - 1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=200), st.integers(2, 12))
 def test_recent_is_bounded_and_never_wrong(steps: list[tuple[bool, int]], limit: int) -> None:
     """It may forget, but never more than it must, and never makes anything up."""

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from revocation_sdk import ConfigError, TokenInvalid
@@ -170,6 +170,7 @@ def test_headers(client: FakeRevocations, header: Any, why: str) -> None:
     assert reason(verifier_of(client), sign(claims(), header=header)) == why
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(max_size=300), st.binary(max_size=300)))
 def test_only_our_errors_leave(noise: str | bytes) -> None:
     """Whatever comes in, nothing but TokenRejected comes out; the error can be pickled and holds no token."""
@@ -178,6 +179,7 @@ def test_only_our_errors_leave(noise: str | bytes) -> None:
     assert pickle.loads(pickle.dumps(caught.value)).reason == caught.value.reason
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_no_other_spelling_of_a_token_is_accepted(data: st.DataObject) -> None:
     """One token, one form: change, insert or remove any character and it is refused."""

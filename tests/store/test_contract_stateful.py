@@ -40,7 +40,7 @@ class SideBySide(RuleBasedStateMachine):
         options = {"partitions": 2, "longest_log": LONGEST_LOG}
         self.memory = MemoryWorld(**options)
         self.server = ServerWorld(self.url, **options)
-        self.memory.now = self.server.now
+        self.run(self.memory.advance(self.server.now - self.memory.now))
         self.worlds: tuple[World, World] = (self.memory, self.server)
         self.histories = 0
         self.seen: dict[tuple[str, int], Standing] = {}

@@ -25,11 +25,16 @@ class World(ABC):
     store: Store
 
     def __init__(self) -> None:
-        self.now = time.time_ns() // 1_000_000
+        self._now = time.time_ns() // 1_000_000
+
+    @property
+    def now(self) -> int:
+        """The store's time, ms."""
+        return self._now
 
     async def advance(self, ms: int) -> None:
         """Lets the store's time pass, or go back."""
-        self.now += ms
+        self._now += ms
 
     @abstractmethod
     async def new_identity(self, partition: int = 0) -> None:

@@ -1,0 +1,155 @@
+"""Who may do what: the table of methods and roles, and the file that binds identities to roles. Deny by default.
+
+The file (TOML, or JSON by its ending) names how bearer tokens are verified, and who has which roles in which realms:
+
+    [[bearer]]
+    issuer = "https://kubernetes.default.svc"
+    audience = "revocation"
+    jwks_url = "https://kubernetes.default.svc/openid/v1/jwks"     # or jwks_file
+
+    [[bind]]
+    identity = "spiffe://example.org/ns/prod/sa/api"               # a URI or DNS name of the client certificate
+    roles = ["verifier"]
+    realms = ["default"]
+
+    [[bind]]
+    identity = "https://kubernetes.default.svc#system:serviceaccount:prod:login"   # issuer#sub of a bearer token
+    roles = ["verifier", "revoker", "session-manager"]
+    realms = ["*"]
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+EVERY_REALM = "*"
+_FILE_BYTES = 4 * 1024 * 1024
+
+
+class Role(Enum):
+    """What an identity may be. `admin` may do everything in its realms."""
+
+    VERIFIER = "verifier"
+    REVOKER = "revoker"
+    SESSION_MANAGER = "session-manager"
+    AUDITOR = "auditor"
+    ADMIN = "admin"
+
+
+_V, _R, _S, _A = Role.VERIFIER, Role.REVOKER, Role.SESSION_MANAGER, Role.AUDITOR
+
+TABLE: Mapping[str, frozenset[Role]] = {
+    "Watch": frozenset({_V}),
+    "Check": frozenset({_V}),
+    "GetVersion": frozenset({_V, _S}),
+    "Revoke:token": frozenset({_R}),
+    "Revoke:session": frozenset({_R, _S}),
+    "Revoke:subject": frozenset({_R, _S}),
+    "Revoke:client": frozenset(),
+    "Revoke:key": frozenset(),
+    "Revoke:whole_realm": frozenset(),
+    "BatchRevokeTokens": frozenset({_R}),
+    "GetStatus": frozenset({_A}),
+    "ListMembers": frozenset({_A}),
+    "StrikeMember": frozenset(),
+    "OpenSession": frozenset({_S}),
+    "RefreshSession": frozenset({_S}),
+    "GetSession": frozenset({_S}),
+    "ListSessions": frozenset({_S}),
+    "EndSession": frozenset({_S, _R}),
+    "EndOtherSessions": frozenset({_S}),
+    "TouchSession": frozenset({_S}),
+    "SetClientSettings": frozenset(),
+    "GetClientSettings": frozenset({_S, _A}),
+}
+"""Who may call what, `Revoke` by its target; `admin` always may. A method without a row may be called by nobody."""
+
+ACROSS_REALMS = frozenset({"ListMembers", "StrikeMember"})
+"""Methods about the installation and not about a realm: they need the role in every realm."""
+
+
+class RolesInvalid(ValueError):
+    """The roles file cannot be used; the message says which entry, and what to do."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Bearer(_Model):
+    """How the bearer tokens of one issuer are verified."""
+
+    issuer: Annotated[str, Field(min_length=1, max_length=512)]
+    audience: Annotated[str, Field(min_length=1, max_length=512)]
+    jwks_url: str | None = None
+    jwks_file: Path | None = None
+    algorithms: tuple[str, ...] = ("ES256", "RS256", "EdDSA")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.jwks_url is None) == (self.jwks_file is None):
+            raise ValueError("give one of jwks_url and jwks_file")
+        return self
+
+
+class Bind(_Model):
+    """Roles of one identity in some realms."""
+
+    identity: Annotated[str, Field(min_length=1, max_length=1024)]
+    roles: Annotated[tuple[Role, ...], Field(min_length=1)]
+    realms: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Roles(_Model):
+    """A roles file."""
+
+    bearer: tuple[Bearer, ...] = ()
+    bind: Annotated[tuple[Bind, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls, as the audit record names them. `until`: when the identity expires, in seconds since 1970."""
+
+    name: str
+    until: float | None = None
+
+
+def read_roles(path: Path) -> Roles:
+    """The file's content, validated. Raises RolesInvalid."""
+    try:
+        text = path.read_bytes()[: _FILE_BYTES + 1]
+        if len(text) > _FILE_BYTES:
+            raise RolesInvalid(f"{path}: larger than {_FILE_BYTES} bytes")
+        content = tomllib.loads(text.decode()) if path.suffix == ".toml" else json.loads(text)
+        return Roles.model_validate(content)
+    except OSError as error:
+        raise RolesInvalid(f"{path}: {error.strerror}") from None
+    except ValidationError as error:
+        faults = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False))
+        raise RolesInvalid(f"{path}: {'; '.join(faults)}") from None
+    except ValueError as error:  # TOML, JSON or UTF-8
+        raise RolesInvalid(f"{path} does not parse: {error}") from None
+
+
+def may(roles: Roles, identities: Iterable[str], method: str, realm: str) -> bool:
+    """Whether one of the caller's identities may call `method` in `realm`."""
+    allowed = TABLE.get(method)
+    if allowed is None:
+        return False
+    names = frozenset(identities)
+    wanted = EVERY_REALM if method in ACROSS_REALMS else realm
+    return any(
+        bind.identity in names
+        and (wanted in bind.realms or EVERY_REALM in bind.realms)
+        and any(role in allowed or role is Role.ADMIN for role in bind.roles)
+        for bind in roles.bind
+    )

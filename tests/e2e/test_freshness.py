@@ -1,0 +1,112 @@
+"""I1: a view that may be incomplete does not call itself fresh, whatever was stopped, killed or cut."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.chaos.proxy import Proxy
+from tests.e2e.installation import PING_S, Installation
+from tests.e2e.load import Load, judge
+from tests.e2e.processes import until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+D = 2 * PING_S
+"""The smallest max_staleness that this ping interval allows."""
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with Installation(tmp_path_factory.mktemp("freshness")) as made:
+        made.add_replicas(1, made.store().url)
+        for kind, policy in (("thread", "deny"), ("asyncio", "check"), ("thread", "allow")):
+            made.add_verifier(kind, on_stale=policy)
+        yield made
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed"])
+def test_a_verifier_that_is_cut_off_turns_stale_in_time_and_follows_its_policy(
+    installed: Installation, how: str
+) -> None:
+    (replica,) = installed.replicas
+    token = installed.signer.sign()
+    installed.accepted_everywhere(token)
+    for verifier in installed.verifiers:
+        verifier.ask(do="sample", tokens={how: token}, pause_s=0.005)
+    replica.stop() if how == "stopped" else replica.kill()
+    cut_off = time.monotonic()
+    deny, check, allow = installed.verifiers
+    until(lambda: {v.state() for v in installed.verifiers} == {"stale"}, "all are stale")
+    assert deny.why(token) == "unknown"
+    assert check.why(token) == "unknown"
+    verdict = allow.verify(token)
+    assert (verdict["why"], verdict["fresh"]) == ("accepted", False)
+    assert allow.ask(do="state")["allowed"] >= 1
+    assert deny.verify(token, on_stale="allow")["why"] == "accepted"
+    assert allow.verify(token, on_stale="deny")["why"] == "unknown"
+    for verifier in installed.verifiers:
+        # The last ping that can have been answered left before the cut.
+        assert verifier.ask(do="state")["fresh_at"] <= cut_off + verifier.max_staleness
+    replica.resume() if how == "stopped" else replica.start()
+    installed.accepted_everywhere(token)
+
+
+def test_a_stale_verifier_asks_the_service_about_each_token(installed: Installation) -> None:
+    """The stream is held on its way, new connections pass: what `check` needs is there."""
+    (replica,) = installed.replicas
+    client = installed.client()
+    client.wait_until_fresh(30)
+    revoked, other = installed.signer.sign(), installed.signer.sign()
+    with Proxy(("127.0.0.1", replica.port)) as proxy:
+        verifier = installed.add_verifier("thread", addresses=proxy.address, on_stale="check", max_staleness=D)
+        verifier.wait_fresh()
+        assert verifier.why(other) == "accepted"
+        proxy.set("hold", old_only=True)
+        cut_off = time.monotonic()
+        client.revoke_token(revoked)
+        until(lambda: time.monotonic() > cut_off + D, "the lease is over")
+        # Until the silence is noticed and a new stream is there; afterwards the view itself knows.
+        for _ in range(20):
+            assert verifier.why(revoked) == "revoked"
+            verdict = verifier.verify(other)
+            assert (verdict["why"], verdict["fresh"]) == ("accepted", True)
+        proxy.heal()
+        verifier.wait_fresh()
+        assert verifier.why(revoked) == "revoked"
+        installed.verifiers.remove(verifier)
+
+
+def test_a_verifier_that_was_stopped_never_accepts_by_what_it_knew_before(installation: Installation) -> None:
+    """Verifiers, service and both are stopped for shorter and longer than max_staleness, and resumed, many times."""
+    (replica,) = installation.add_replicas(1, installation.store().url)
+    for kind in ("thread", "asyncio", "thread"):
+        installation.add_verifier(kind, max_staleness=D)
+    client = installation.client()
+    client.wait_until_fresh(30)
+    load = Load(installation.signer, 400, kinds=("token", "subject"))
+    for verifier in installation.verifiers:
+        verifier.ask(do="sample", tokens=load.tokens, pause_s=0.002)
+        verifier.wait_fresh()
+    load.start(client, threads=2, pause_s=0.08, timeout=5.0)
+    for _ in range(12):
+        victims = random.sample([*installation.verifiers, replica], random.choice((1, 1, 2, 4)))
+        random.shuffle(victims)
+        for victim in victims:
+            victim.stop()
+            time.sleep(random.uniform(0, 0.05))
+        time.sleep(random.choice((0.3, 1.2, 2.0)) * D)
+        for victim in victims:
+            victim.resume()
+            time.sleep(random.uniform(0, 0.1))
+        load.until_more(3)
+    load.stop()
+    for verifier in installation.verifiers:
+        verifier.wait_fresh()
+        report = verifier.ask(do="report")
+        assert not judge(load, verifier, report, whole=False).any
+        assert report["unknown"] > 0, "no stop was long enough"
+    installation.refused_everywhere(wanted.token for wanted in load.acknowledged)

@@ -1,0 +1,249 @@
+"""Who may call, over real TLS: client certificates, bearer tokens, roles, and files that change while it runs."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import jwt
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+from revocation_api.v1 import revocation_pb2 as pb
+from revocation_api.v1 import revocation_pb2_grpc, session_pb2, session_pb2_grpc
+from revocation_sdk import PermissionDenied, RevocationClient
+from tests.e2e.installation import Installation, Replica
+from tests.e2e.processes import until
+
+pytestmark = pytest.mark.e2e
+
+VERIFIER, REVOKER, STRANGER = "spiffe://test/verifier", "spiffe://test/revoker", "spiffe://test/stranger"
+ISSUER, SUBJECT = "https://cluster.example", "system:serviceaccount:prod:login"
+
+
+class Secured:
+    """A service that knows its callers."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.folder = installation.folder
+        self.ca = trustme.CA()
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.ca.cert_pem.write_to_path(str(self.folder / "ca.pem"))
+        self.write_server_certificate()
+        self.write_roles([(VERIFIER, "verifier"), (REVOKER, "revoker"), (f"{ISSUER}#{SUBJECT}", "session-manager")])
+        (self.folder / "realms.json").write_text(json.dumps({"default": {}, "other": {}}))
+        self.replica = installation.add_embedded(
+            tls_cert=self.folder / "server.pem", tls_key=self.folder / "server.key", client_ca=self.folder / "ca.pem",
+            roles=self.folder / "roles.json", realms=self.folder / "realms.json",
+        )  # fmt: skip
+
+    def write_server_certificate(self) -> None:
+        made = self.ca.issue_cert("localhost", "127.0.0.1")
+        made.private_key_pem.write_to_path(str(self.folder / "server.key"))
+        made.cert_chain_pems[0].write_to_path(str(self.folder / "server.pem"))
+
+    def write_roles(self, bindings: list[tuple[str, str]]) -> None:
+        jwk = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key()))
+        (self.folder / "jwks.json").write_text(json.dumps({"keys": [{**jwk, "kid": "k"}]}))
+        bearer = {"issuer": ISSUER, "audience": "revocation", "jwks_file": str(self.folder / "jwks.json")}
+        binds = [{"identity": who, "roles": [role], "realms": ["default"]} for who, role in bindings]
+        (self.folder / "roles.json").write_text(json.dumps({"bearer": [bearer], "bind": binds}))
+
+    def certificate(self, identity: str) -> tuple[Path, Path]:
+        """A client certificate with a SPIFFE id, which trustme does not make."""
+        name = identity.rpartition("/")[2]
+        cert, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        if not cert.exists():
+            private = ec.generate_private_key(ec.SECP256R1())
+            key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            cert.write_bytes(self._sign(identity, private.public_key()).public_bytes(Encoding.PEM))
+        return cert, key
+
+    def _sign(self, identity: str, public: ec.EllipticCurvePublicKey) -> x509.Certificate:
+        authority = x509.load_pem_x509_certificate(self.ca.cert_pem.bytes())
+        ca_key = load_pem_private_key(self.ca.private_key_pem.bytes(), None)
+        assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+        now = datetime.now(UTC)
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)])
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([]))
+            .issuer_name(authority.subject)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(minutes=5))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(names, critical=True)
+            .sign(ca_key, SHA256())
+        )
+
+    def channel(self, identity: str) -> grpc.Channel:
+        cert, key = self.certificate(identity)
+        root = (self.folder / "ca.pem").read_bytes()
+        credentials = grpc.ssl_channel_credentials(root, key.read_bytes(), cert.read_bytes())
+        return grpc.secure_channel(self.replica.address, credentials)
+
+    def client(self, identity: str, **options: Any) -> RevocationClient:
+        cert, key = self.certificate(identity)
+        given = {"ca": str(self.folder / "ca.pem"), "cert": str(cert), "key": str(key), **options}
+        return RevocationClient(f"127.0.0.1:{self.replica.port}", **given)
+
+    def bearer(self, **claims: Any) -> str:
+        now = int(time.time())
+        given = {"iss": ISSUER, "sub": SUBJECT, "aud": "revocation", "exp": now + 600, **claims}
+        return jwt.encode(given, self.key, "ES256", headers={"kid": "k"})
+
+
+@pytest.fixture(scope="module")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    with Installation(tmp_path_factory.mktemp("roles")) as installation:
+        yield Secured(installation)
+
+
+def op_id() -> str:
+    random = uuid.uuid4().int & ((1 << 74) - 1)
+    high, low = random >> 62, random & ((1 << 62) - 1)
+    return str(uuid.UUID(int=(time.time_ns() // 1_000_000) << 80 | 7 << 76 | high << 64 | 2 << 62 | low))
+
+
+def unary_requests() -> list[tuple[str, str, Any]]:
+    """A plausible request for every unary method and target: (service, method, message)."""
+    realm, op = "default", op_id()
+    targets: list[dict[str, Any]] = [
+        {"token": pb.TokenTarget(jti="j", expires_at=int(time.time()) + 60)},
+        {"session": pb.SessionTarget(sid="s")}, {"subject": pb.SubjectTarget(subject="u")},
+        {"client": pb.ClientTarget(client_id="c")}, {"key": pb.KeyTarget(kid="k")}, {"whole_realm": pb.RealmTarget()},
+    ]  # fmt: skip
+    found = [("RevocationService", "Revoke", pb.RevokeRequest(realm=realm, op_id=op, **target)) for target in targets]
+    for file, service in ((pb, "RevocationService"), (session_pb2, "SessionService")):
+        for method in file.DESCRIPTOR.services_by_name[service].methods:
+            if method.name in ("Revoke", "Watch"):
+                continue
+            message = getattr(file, method.input_type.name)()
+            for field, value in {"realm": realm, "op_id": op, "jti": "j", "subject": "u", "id": "x"}.items():
+                if field in method.input_type.fields_by_name:
+                    setattr(message, field, value)
+            found.append((service, method.name, message))
+    return found
+
+
+def call(channel: grpc.Channel, service: str, method: str, message: Any) -> grpc.StatusCode:
+    stub: Any = (
+        revocation_pb2_grpc.RevocationServiceStub(channel)
+        if service == "RevocationService"
+        else session_pb2_grpc.SessionServiceStub(channel)
+    )
+    try:
+        getattr(stub, method)(message, timeout=5)
+    except grpc.RpcError as error:
+        code: grpc.StatusCode = error.code()
+        return code
+    return grpc.StatusCode.OK
+
+
+def test_a_verifier_tries_everything_and_changes_nothing(secured: Secured) -> None:
+    """With a verifier's certificate nothing in the API changes anything; what it may read, it may."""
+    with secured.channel(VERIFIER) as channel:
+        codes = {
+            f"{method}:{message.WhichOneof('target') if method == 'Revoke' else ''}": call(
+                channel, service, method, message
+            )
+            for service, method, message in unary_requests()
+        }
+    may = {"Check:", "GetVersion:"}
+    assert {name for name, code in codes.items() if code is not grpc.StatusCode.PERMISSION_DENIED} == may
+    assert all(codes[name] is grpc.StatusCode.OK for name in may)
+
+
+def test_watch_is_for_verifiers_and_only_in_their_realm(secured: Secured) -> None:
+    """A verifier follows its realm; another realm, and a stranger, learn nothing."""
+    with secured.client(VERIFIER) as client:
+        client.wait_until_fresh(timeout=10)
+    for identity, realm in ((VERIFIER, "other"), (STRANGER, "default"), (REVOKER, "default"), (VERIFIER, "nowhere")):
+        with secured.channel(identity) as channel:
+            stub = revocation_pb2_grpc.RevocationServiceStub(channel)
+            hello = pb.WatchRequest(hello=pb.Hello(realm=realm, protocol=1))
+            with pytest.raises(grpc.RpcError) as refused:
+                next(iter(stub.Watch(iter([hello]), timeout=5)))
+            assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+            assert refused.value.details() == "this identity may not do that in this realm"
+
+
+def test_a_revoker_revokes_tokens_and_no_clients(secured: Secured) -> None:
+    client = secured.client(REVOKER)
+    assert client.revoke_token(jti="t", expires_at=int(time.time()) + 60).stored
+    with pytest.raises(PermissionDenied):
+        client.revoke_client("shop")
+    with pytest.raises(PermissionDenied):
+        client.revoke_realm()
+    client.close()
+
+
+def test_without_a_certificate_nobody_gets_in(secured: Secured) -> None:
+    root = (secured.folder / "ca.pem").read_bytes()
+    with grpc.secure_channel(secured.replica.address, grpc.ssl_channel_credentials(root)) as channel:
+        assert call(channel, "RevocationService", "Check", pb.CheckRequest()) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_bearer_tokens(secured: Secured) -> None:
+    """A bearer token adds its identity; a wrong one is refused, and says no more than that."""
+    request = pb.GetVersionRequest(realm="default", subject="u")
+    foreign = jwt.encode(
+        {"iss": ISSUER, "sub": SUBJECT, "aud": "revocation", "exp": int(time.time()) + 60},
+        ec.generate_private_key(ec.SECP256R1()), "ES256", headers={"kid": "k"},
+    )  # fmt: skip
+    cases = {
+        secured.bearer(): grpc.StatusCode.OK,
+        secured.bearer(sub="system:serviceaccount:prod:other"): grpc.StatusCode.PERMISSION_DENIED,
+        secured.bearer(aud="elsewhere"): grpc.StatusCode.UNAUTHENTICATED,
+        secured.bearer(exp=int(time.time()) - 60): grpc.StatusCode.UNAUTHENTICATED,
+        secured.bearer(iss="https://evil.example"): grpc.StatusCode.UNAUTHENTICATED,
+        foreign: grpc.StatusCode.UNAUTHENTICATED,
+        "not.a.token": grpc.StatusCode.UNAUTHENTICATED,
+    }
+    with secured.channel(STRANGER) as channel:
+        stub = revocation_pb2_grpc.RevocationServiceStub(channel)
+        for token, code in cases.items():
+            try:
+                stub.GetVersion(request, timeout=5, metadata=(("authorization", f"Bearer {token}"),))
+                found = grpc.StatusCode.OK
+            except grpc.RpcError as error:
+                found = error.code()
+            assert found is code, token
+
+
+def test_roles_and_certificates_are_read_anew(secured: Secured) -> None:
+    """A changed roles file takes effect while streams and calls go on; a broken one changes nothing."""
+
+    def may_check() -> bool:
+        with secured.channel(STRANGER) as channel:
+            message = pb.CheckRequest(realm="default", jti="j")
+            return call(channel, "RevocationService", "Check", message) is grpc.StatusCode.OK
+
+    assert not may_check()
+    secured.write_roles([(VERIFIER, "verifier"), (REVOKER, "revoker"), (STRANGER, "verifier")])
+    until(may_check, "the new roles are in force")
+    (secured.folder / "roles.json").write_text("{broken")
+    until(lambda: "roles_not_reloaded" in secured.replica.log() or not may_check(), "the broken file is reported")
+    assert may_check()
+    secured.write_roles([(VERIFIER, "verifier"), (REVOKER, "revoker")])
+    until(lambda: not may_check(), "the roles are taken away again")
+    secured.write_server_certificate()
+    assert not may_check()
+    until(lambda: "certificates_reloaded" in secured.replica.log(), "the new certificate is in use")
+
+
+def test_replica_type(secured: Secured) -> None:
+    """The service is ready over HTTP although nobody may call it anonymously."""
+    assert isinstance(secured.replica, Replica)
+    assert secured.replica.ready()

@@ -1,0 +1,126 @@
+"""What must hold, and whether it did. Knows all that nobody in the world may know: true time, and every copy.
+
+I1: whoever says "complete as of t" holds all that was acknowledged before t. So neither a client that calls itself
+    fresh nor a replica that proves it ever lacks anything; and that is checked at each lease and each proof, not only
+    when somebody asks about a token.
+I2: what was acknowledged survives as long as one copy does. It is excused once there is a moment at which neither
+    the primary nor the memory of any living replica holds it; at level `replicated` only if a wipe is behind that.
+I4: a view holds nothing that nobody asked for; each new cutoff is above every version given out before it was asked.
+Op ids: an acknowledged operation has one answer for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from revocation_sdk._lattice import CUTOFF, DENIAL, FIRST_CUTOFF_KIND, Kind, parse_groups
+from revocation_sdk._view import View
+
+
+class Violation(Exception):
+    """An invariant is broken."""
+
+
+@dataclass(slots=True)
+class Fact:
+    """Something that was acknowledged."""
+
+    kind: Kind
+    tag: int
+    fp: int
+    version: int
+    at: float
+    """True time of the acknowledgement."""
+    by: str
+    lost: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind.name.lower()} {self.fp:016x} (version {self.version}) acknowledged by {self.by} at {self.at:.3f}"
+
+
+def holds(view: View, fact: Fact) -> bool:
+    entry = view.cutoff(fact.kind, fact.tag, fact.fp, 0)
+    return entry is not None and entry.version >= fact.version
+
+
+@dataclass(slots=True)
+class Witness:
+    """How much of the acknowledged somebody was already found to hold. Views only grow."""
+
+    seen: int = 0
+
+
+@dataclass
+class Oracle:
+    """The judge of one run."""
+
+    now: Callable[[], float]
+    views: Callable[[], Iterable[View]]
+    """Memories of the replicas that live."""
+    stored: Callable[[], View]
+    """What the primary holds."""
+    excuses: bool = True
+    """Whether a fact that has no copy left is excused. At level `replicated` only after a wipe."""
+    facts: list[Fact] = field(default_factory=list)
+    asked: set[tuple[int, int]] = field(default_factory=set)
+    answers: dict[str, tuple[int, int]] = field(default_factory=dict)
+    highest: int = 0
+    excused: int = 0
+    checked: int = 0
+
+    def ask(self, kind: Kind, fp: int) -> int:
+        """Somebody is about to ask for this; returns the highest version given out until now."""
+        self.asked.add((kind, fp))
+        return self.highest
+
+    def acknowledge(self, op: str, floor: int, fact: Fact) -> None:
+        """The service has said that it is done."""
+        known = self.answers.setdefault(op, (fact.version, fact.fp))
+        if known != (fact.version, fact.fp):
+            if not any(old.lost and old.version == known[0] for old in self.facts):
+                raise Violation(f"op id {op[:8]} was answered with version {known[0]}, then with {fact.version}")
+        elif fact.version and fact.version <= floor and not any(f.version == fact.version for f in self.facts):
+            raise Violation(f"version {fact.version} is not above {floor}, which was given out before")
+        others = (f for f in self.facts if f.version and f.version == fact.version and f.fp != fact.fp)
+        if other := next(others, None):
+            raise Violation(f"version {fact.version} was drawn twice: {other} and {fact}")
+        self.highest = max(self.highest, fact.version)
+        self.facts.append(fact)
+
+    def copies_vanished(self) -> None:
+        """A node or a memory is gone: what has no copy any more is excused."""
+        if not self.excuses:
+            return
+        pending = [fact for fact in self.facts if not fact.lost]
+        for view in (*self.views(), self.stored()) if pending else ():
+            pending = [fact for fact in pending if not holds(view, fact)]
+        for fact in pending:
+            fact.lost = True
+            self.excused += 1
+
+    def complete(self, who: str, view: View, witness: Witness, as_of: float) -> None:
+        """Somebody says that this view is complete as of `as_of`."""
+        self.checked += 1
+        while witness.seen < len(self.facts):
+            fact = self.facts[witness.seen]
+            if fact.at >= as_of:
+                break
+            if not fact.lost and not holds(view, fact):
+                raise Violation(f"I1: {who} is complete as of {as_of:.3f} and lacks {fact}")
+            witness.seen += 1
+
+    def survived(self, where: str, view: View) -> None:
+        """At the end everybody holds everything."""
+        for fact in self.facts:
+            if not fact.lost and not holds(view, fact):
+                raise Violation(f"I2: {where} lacks {fact}")
+
+    def exact(self, who: str, view: View) -> None:
+        """Nothing is in a view that nobody asked for."""
+        for chunk in view.chunks():
+            for group in parse_groups(chunk):
+                row = DENIAL if group.kind < FIRST_CUTOFF_KIND else CUTOFF
+                for fields in row.iter_unpack(group.rows):
+                    if (group.kind, fields[0]) not in self.asked:
+                        raise Violation(f"I4: {who} refuses {fields[0]:016x}, which nobody revoked")
