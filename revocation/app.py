@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import structlog
@@ -29,6 +29,7 @@ from revocation.telemetry import Metrics
 log = structlog.get_logger("revocation")
 _HEALTH_S = 0.1
 _CONNECT_RETRY_S = 0.2
+_KeepSecret = Callable[[], Awaitable[object]] | None
 
 
 class StartRefused(Exception):
@@ -52,12 +53,13 @@ async def _serve(config: Config, embedded: EmbeddedStore | None) -> int:
     async with AsyncExitStack() as stack:
         store = await _store(config, embedded, stack)
         store_name = await _connect(store, stopping)
-        keyring = await _keyring(config, embedded, store)
+        keyring, keep_secret = await _keyring(config, embedded, store)
         replica_id = _replica_id(config, embedded)
         metrics = Metrics(version=__version__, replica=replica_id)
         node = Node(
-            config, keyring, store, metrics, replica_id=replica_id, fresh=embedded is not None and embedded.fresh
-        )
+            config, keyring, store, metrics,
+            replica_id=replica_id, fresh=embedded is not None and embedded.fresh, keep_secret=keep_secret,
+        )  # fmt: skip
         node.store_name = store_name
         running = asyncio.create_task(node.run(), name="node")
         server = await _start_server(config, node)
@@ -93,11 +95,12 @@ def _explain(running: asyncio.Task[None]) -> int:
     """The node ended by itself: why, and the exit code."""
     error = running.exception()
     if isinstance(error, BaseExceptionGroup):
-        fatal = error.subgroup((Superseded, StoreRefused))
-        if fatal is not None:
-            log.error(
-                "another_process_took_over", hint="two processes run under one --replica-id, or the store differs"
-            )
+        if error.subgroup(Superseded) is not None:
+            log.error("another_process_took_over", hint="two processes run under one --replica-id")
+            return 2
+        refused = error.subgroup(StoreRefused)
+        if refused is not None:
+            log.error("store_refused", why="; ".join(map(str, refused.exceptions)))
             return 2
     log.error("node_failed", exc_info=error)
     return 1
@@ -133,7 +136,8 @@ async def _connect(store: RedisStore, stopping: asyncio.Event) -> str:
             await asyncio.sleep(_CONNECT_RETRY_S)
 
 
-async def _keyring(config: Config, embedded: EmbeddedStore | None, store: RedisStore) -> Keyring:
+async def _keyring(config: Config, embedded: EmbeddedStore | None, store: RedisStore) -> tuple[Keyring, _KeepSecret]:
+    """The keyring; and, if its secret is kept in the store, how to put it back there."""
     text = config.secret_text()
     if text is None and embedded is not None:
         text = secret_of_directory(embedded.data_dir)
@@ -144,8 +148,9 @@ async def _keyring(config: Config, embedded: EmbeddedStore | None, store: RedisS
                 "all replicas; `openssl rand -base64 32` makes one"
             )
         log.warning("secret_in_store", hint="made by this service and kept in the store: fine for a try, not for real")
-        text = await store.shared_secret(new_secret())
-    return Keyring.parse(text)
+        shared = await store.shared_secret(new_secret())
+        return Keyring.parse(shared), lambda: store.shared_secret(shared)
+    return Keyring.parse(text), None
 
 
 def _replica_id(config: Config, embedded: EmbeddedStore | None) -> str:

@@ -77,6 +77,8 @@ class Committer:
     def _late(self, tried: bool) -> ServiceError:
         if tried:
             return OutcomeUnknown("the store did not answer in time; retry with the same op id")
+        if self._replica.state == "unreachable":
+            return Unavailable("the store cannot be reached", reason="STORE_UNAVAILABLE")
         return Unavailable(f"the store is not usable ({self._replica.state}); retry with the same op id")
 
     async def _run(self) -> None:
@@ -111,19 +113,21 @@ class Committer:
 
     async def _attempt(self, batch: list[_Waiting]) -> None:
         who = self._replica.standing()
+        first_tried = [waiting for waiting in batch if not waiting.tried]
         for waiting in batch:
             waiting.tried = True
         ops = [waiting.op for waiting in batch]
         reply = await self._store.commit(self._replica.index, who, self._replica.clock.wall_ms(), ops, self._durability)
         if isinstance(reply, Closed):
+            # This script did nothing; one before it may have, in a history that is over.
+            for waiting in first_tried:
+                waiting.tried = False
             await self._closed(reply, batch)
         else:
             # Not awaited: the next call need not wait until the log has brought this one back.
             asyncio.create_task(self._acknowledge(batch, reply, who.log_id))  # noqa: RUF006
 
     async def _closed(self, closed: Closed, batch: list[_Waiting]) -> None:
-        for waiting in batch:
-            waiting.tried = False  # the script did nothing
         if closed is Closed.FULL:
             for waiting in batch:
                 self._fail(waiting, Overloaded("the log is full; it empties as it ages", retry_after_ms=1_000))

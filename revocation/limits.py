@@ -10,6 +10,9 @@ REASON_BYTES = 256
 LABEL_BYTES = 128
 """Names that are shown: device label, address, SDK version."""
 
+USER_AGENT_BYTES = 256
+"""The one that is cut and not refused: browsers make it as they like."""
+
 THUMBPRINT_CHARACTERS = 43
 """base64url of a SHA-256 digest, unpadded (RFC 7638)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from revocation.barrier import Barrier
 from revocation.commit import Committer
@@ -14,7 +14,10 @@ from revocation.membership import Timing
 from revocation.partition import Applied
 from revocation.replica import Replica, ReplicaOptions
 from revocation.service import Realm, Revocations
-from revocation.store import Durability, Store
+from revocation.session_keys import SessionKeys
+from revocation.session_service import Sessions
+from revocation.store import Durability
+from revocation.store.sessions import FullStore
 from revocation.telemetry import Metrics
 from revocation_api.v1 import revocation_pb2 as pb
 
@@ -25,7 +28,15 @@ class Node:
     """The parts of one service process. Made before the store answers; `run` brings it to life."""
 
     def __init__(
-        self, config: Config, keyring: Keyring, store: Store, metrics: Metrics, *, replica_id: str, fresh: bool
+        self,
+        config: Config,
+        keyring: Keyring,
+        store: FullStore,
+        metrics: Metrics,
+        *,
+        replica_id: str,
+        fresh: bool,
+        keep_secret: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self.replica_id = replica_id
         self.ack: Ack = config.ack
@@ -34,6 +45,7 @@ class Node:
         self.store_name = ""
         self._store = store
         self._keyring = keyring
+        self._keep_secret = keep_secret
         options = _options(config, replica_id, fresh)
         durability = Durability(replicas=config.ack.copies, fsync=config.ack.level == "fsynced")
         # A barrier at level replicated(n) waits too, or a cut-off primary could go on vouching (model 2).
@@ -47,6 +59,15 @@ class Node:
             name: Realm(name, settings, tuple(keyring.realm_keys(name))) for name, settings in config.realms.items()
         }
         self.service = Revocations(self.realms, self.replicas, self.committers, self.barriers, config.op_retention_s)
+        self.sessions = Sessions(
+            self.service,
+            self.replicas,
+            self.barriers,
+            store,
+            {name: SessionKeys(keyring, name, realm.keys) for name, realm in self.realms.items()},
+            durability=durability,
+            count=lambda event: metrics.session_events.labels(event).inc(),
+        )
         self.hub = Hub([replica.partition for replica in self.replicas], self.barriers, list(self.realms))
 
     def _on_applied(self, index: int, applied: list[Applied]) -> None:
@@ -56,6 +77,8 @@ class Node:
         """A history was taken up: what the store must know besides it is put back (a wiped one has forgotten)."""
         self.metrics.history_changes.labels(str(index)).inc()
         if index == 0:
+            if self._keep_secret is not None:
+                await self._keep_secret()
             await self._store.agree_on_secret(self._keyring.commitments())
 
     @property

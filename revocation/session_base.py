@@ -244,7 +244,15 @@ class SessionDesk:
         return tuple(positions)
 
     def _grant(
-        self, place: Place, sid: str, session: Session, now_ms: int, *, life_s: int, rows: bytes = b"", generation: int = 0
+        self,
+        place: Place,
+        sid: str,
+        session: Session,
+        now_ms: int,
+        *,
+        life_s: int,
+        rows: bytes = b"",
+        generation: int = 0,
     ) -> Grant:
         """A grant at the store's time `now_ms`, for the newest generation if none is named."""
         generation = generation or session.generation
@@ -270,10 +278,11 @@ class SessionDesk:
             return
         self._count(event)
         subject = place.realm.keys[0].fingerprint(Kind.SUBJECT, owner.issuer, owner.subject)
-        level = audit.warning if event in _ALARMS else audit.info
+        level = audit.warning if event in _ALARMS else audit.debug if event in _EVERYDAY else audit.info
         level(event, realm=place.realm.name, session=handle_text(handle), subject_fp=f"{subject:016x}", **facts)
 
 
+_EVERYDAY = frozenset(("session_refreshed",))
 _ALARMS = frozenset(("refresh_reused", "refresh_forged", "store_rolled_back"))
 
 

@@ -1,4 +1,4 @@
-""" "Your devices": the live sessions of a subject, and one of them. Read behind a barrier; changes nothing."""
+"""Lists of sessions: the live sessions of a subject, and one of them. Read behind a barrier; changes nothing."""
 
 from __future__ import annotations
 

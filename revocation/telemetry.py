@@ -164,6 +164,10 @@ class Metrics:
         self.store_errors = counter("store_errors", "Failed calls to the store, by kind.", "kind")
         self.clock_skew_seconds = gauge("clock_skew_seconds", "Clock of the service minus clock of the store.")
 
+        self.session_events = counter(
+            "session_events", "What happened to sessions: opened, refreshed, repeated, reused, ended, ...", "event"
+        )
+
         self.subscribers = gauge("subscribers", "Open streams of verifiers.", "realm")
         self.snapshots = counter("snapshots", "Snapshots sent, by reason.", "reason")
         self.snapshots_running = gauge("snapshots_running", "Snapshots being sent now.")

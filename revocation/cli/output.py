@@ -59,7 +59,8 @@ class Output:
             from rich.table import Table
 
             grid = Table.grid(padding=(0, 2))
-            grid.add_column(style="bold")
+            grid.add_column(style="bold", overflow="fold")
+            grid.add_column(overflow="fold")
             for name, value in shown.items():
                 grid.add_row(printable(name), _coloured(value))
             self._rich(grid)
@@ -75,7 +76,9 @@ class Output:
             from rich.box import SIMPLE
             from rich.table import Table
 
-            table = Table(*columns, box=SIMPLE)
+            table = Table(box=SIMPLE)
+            for column in columns:
+                table.add_column(column, overflow="fold")  # never cut: a path or an id is there to be copied
             for row in rows:
                 table.add_row(*(_coloured(value) for value in row))
             self._rich(table)

@@ -17,12 +17,15 @@ from revocation.config import Config
 from revocation.node import Node
 from revocation.rpc.calls import Calls
 from revocation.rpc.revocations import RevocationServicer
+from revocation.rpc.sessions import SessionServicer
 from revocation.rpc.watch import Watch
-from revocation_api.v1 import revocation_pb2
+from revocation_api.v1 import revocation_pb2, session_pb2
 
 log = structlog.get_logger("revocation.rpc")
 
 SERVICE = "revocation.v1.RevocationService"
+SESSION_SERVICE = "revocation.v1.SessionService"
+_SERVICES = (SERVICE, SESSION_SERVICE)
 _OPTIONS = (
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
     ("grpc.max_send_message_length", 2 * limits.MESSAGE_BYTES),
@@ -49,9 +52,12 @@ class Server:
         self._watch = Watch(self.calls, node)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_OPTIONS)
-        self._server.add_generic_rpc_handlers((_handlers(RevocationServicer(self.calls, node), self._watch),))
+        self._server.add_generic_rpc_handlers((
+            _handlers(SERVICE, revocation_pb2.DESCRIPTOR, RevocationServicer(self.calls, node), self._watch),
+            _handlers(SESSION_SERVICE, session_pb2.DESCRIPTOR, SessionServicer(self.calls, node)),
+        ))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = self._listen()
 
     def _listen(self) -> int:
@@ -67,10 +73,10 @@ class Server:
         await self._server.start()
 
     async def set_serving(self, serving: bool) -> None:
-        """What the health service says under the names "" and of the service."""
+        """What the health service says under the names "" and of the services."""
         known = health_pb2.HealthCheckResponse
         status = known.SERVING if serving else known.NOT_SERVING
-        for name in ("", SERVICE):
+        for name in ("", *_SERVICES):
             await self._health.set(name, status)
 
     async def drain(self, grace_s: float) -> None:
@@ -81,23 +87,23 @@ class Server:
         await self._server.stop(grace_s)
 
 
-def _handlers(servicer: RevocationServicer, watch: Watch) -> grpc.GenericRpcHandler:
-    """Every method of the service. By hand, because the messages of Watch come encoded from the hub."""
-    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
-        "Watch": grpc.stream_stream_rpc_method_handler(
+def _handlers(name: str, file: Any, servicer: object, watch: Watch | None = None) -> grpc.GenericRpcHandler:
+    """Every method of a service. By hand, because the messages of Watch come encoded from the hub."""
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    if watch is not None:
+        handlers["Watch"] = grpc.stream_stream_rpc_method_handler(
             watch.serve,
             request_deserializer=revocation_pb2.WatchRequest.FromString,
             response_serializer=bytes,
         )
-    }
-    for method in revocation_pb2.DESCRIPTOR.services_by_name["RevocationService"].methods:
+    for method in file.services_by_name[name.rpartition(".")[2]].methods:
         if method.name not in handlers:
             handlers[method.name] = grpc.unary_unary_rpc_method_handler(
                 getattr(servicer, method.name),
                 request_deserializer=GetMessageClass(method.input_type).FromString,
                 response_serializer=GetMessageClass(method.output_type).SerializeToString,
             )
-    return grpc.method_handlers_generic_handler(SERVICE, handlers)
+    return grpc.method_handlers_generic_handler(name, handlers)
 
 
 class _Certificates:

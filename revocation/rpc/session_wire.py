@@ -48,7 +48,7 @@ def owner(request: Any) -> Owner:
 
 
 def device(message: pb.Device) -> Device:
-    """Display data. Raises InvalidField for what is too long, except the user agent, which browsers make as they like."""
+    """Display data. Raises InvalidField for what is too long; a user agent, which its user did not choose, is cut."""
     return Device(
         wire.bounded("device.label", message.label, limits.LABEL_BYTES),
         wire.bounded("device.address", message.address, limits.LABEL_BYTES),
@@ -121,9 +121,7 @@ def session(shown: Shown) -> pb.Session:
     return pb.Session(
         handle=shown.handle,
         client_id=value.client_id,
-        device=pb.Device(
-            label=value.device.label, address=value.device.address, user_agent=value.device.user_agent
-        ),
+        device=pb.Device(label=value.device.label, address=value.device.address, user_agent=value.device.user_agent),
         created_at=value.opened_ms // 1000,
         last_seen_at=value.seen_ms // 1000,
         idle_expires_at=0 if idle_end_ms == NO_END_MS else idle_end_ms // 1000,

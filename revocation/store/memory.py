@@ -32,11 +32,12 @@ from revocation.store import (
     segment_of,
 )
 from revocation.store.memory_data import Data
+from revocation.store.memory_sessions import MemorySessions
 from revocation.store.segments import split, split_all
 from revocation_sdk._lattice import CUTOFF, Group, join_groups
 
 
-class MemoryStore:
+class MemoryStore(MemorySessions):
     """The store in memory. Tests change its public fields as they like."""
 
     def __init__(

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from revocation.store import ZERO, Closed, LogEntry, Member, OpResult, OpState, Registry, Standing
+from revocation.store.memory_sessions import SessionData
+from revocation_sdk._lattice import Kind
 
 
 @dataclass(slots=True)
@@ -35,6 +37,7 @@ class Data:
     realms: dict[str, tuple[int, str]] = field(default_factory=dict)
     segments: dict[tuple[str, str], _Segment] = field(default_factory=dict)
     ops: dict[str, _OpRecord] = field(default_factory=dict)
+    sessions: SessionData = field(default_factory=SessionData)
 
     def note_usable(self) -> None:
         """H6: settled, and every member has confirmed this history."""
@@ -66,10 +69,14 @@ class Data:
         """Keys that are over are gone, and nothing else happens then."""
         self.segments = {name: segment for name, segment in self.segments.items() if segment.due * 1000 >= now}
         self.ops = {key: record for key, record in self.ops.items() if record.until_ms >= now}
+        self.sessions.expire(now)
 
-    def keep(self, realm: str, name: str, due: str, rows: bytes, now: int) -> None:
-        """Appends rows to a segment."""
+    def keep(self, realm: str, name: str, due: str, rows: bytes, now: int, why: str = "logout") -> None:
+        """Appends rows to a segment; those of sessions end their records."""
         end = float("inf") if due == "never" else int(due)
+        kind, key_tag, _ = name.split("-")
+        if int(kind) == Kind.SESSION:
+            self.sessions.end(realm, int(key_tag), rows, end, why)
         if end * 1000 > now:
             self.segments.setdefault((realm, name), _Segment(end)).rows.extend(rows)
 
@@ -92,6 +99,20 @@ class Data:
             drawn = (int(version), int(at_ms), int(expires_at))
             result = OpResult(OpState.DONE, *drawn, seq, realm_seq, bytes.fromhex(realm_digest))
             self.ops.setdefault(key, _OpRecord(until_ms, request, result))
+
+
+    def op_fields(self, key: str) -> tuple[str, ...]:
+        """The op record as scripts keep it: digest, version, at, expiry, seq, realm seq, realm digest."""
+        record = self.ops.get(key)
+        if record is None:
+            return ()
+        done = record.result
+        numbers = (done.version, done.at_ms, done.expires_at, done.seq, done.realm_seq)
+        return (record.digest, *map(str, numbers), done.realm_digest.hex())
+
+    def note_op(self, key: str, digest: str, result: OpResult, until_ms: int) -> None:
+        """Writes down what an operation answered."""
+        self.ops[key] = _OpRecord(until_ms, digest, result)
 
 
 def _sha1(content: bytes) -> str:

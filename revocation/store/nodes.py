@@ -152,8 +152,9 @@ def _address(node: Sequence[Any], asked: Address) -> Address:
 def options_of(url: str) -> dict[str, Any]:
     """Connection options of a redis://, rediss:// or unix:// URL. Raises ValueError."""
     defaults = {"socket_timeout": _SOCKET_TIMEOUT_S, "socket_connect_timeout": _CONNECT_TIMEOUT_S}
-    # redis-py's retries would run a script twice; bytes stay bytes.
-    return defaults | dict(parse_url(url)) | {"retry": Retry(NoBackoff(), 0), "decode_responses": False}
+    # redis-py's retries would run a script twice. Replies are bytes, and have one form, in every version of redis-py.
+    fixed = {"retry": Retry(NoBackoff(), 0), "decode_responses": False, "protocol": 2}
+    return defaults | dict(parse_url(url)) | fixed
 
 
 def client_with(options: dict[str, Any]) -> Redis:

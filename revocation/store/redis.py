@@ -7,6 +7,7 @@ caller's op id settles it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Sequence
@@ -303,10 +304,16 @@ class RedisStore(RedisSessions):
         return client
 
     async def _call(self, awaitable: Any) -> Any:
+        task = asyncio.current_task()
+        cancelled_before = task.cancelling() if task else 0
         try:
             return await awaitable
         except (RedisError, OSError) as error:
             raise self._unavailable(error) from error
+        finally:
+            # asyncio.wait_for of Python 3.11, which redis-py uses, loses a cancellation now and then.
+            if task and task.cancelling() > cancelled_before:
+                raise asyncio.CancelledError
 
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         self._nodes.doubt()

@@ -80,7 +80,7 @@ class RedisSessions(ABC):
                 return Behind(int(reply[1]))
             case why:
                 word = why.decode()
-                return Turned(word) if word in Turned else Closed(word)
+                return Turned(word) if word in {turned.value for turned in Turned} else Closed(word)
 
     async def client_settings(
         self, log_id: str, realm: str, names: tuple[str, ...], new: str, most: int

@@ -9,6 +9,7 @@
 What is imported from here is public; modules whose names begin with an underscore are not.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from revocation_sdk.aio import AsyncRevocationClient
@@ -48,10 +49,12 @@ from revocation_sdk.types import (
 )
 
 if TYPE_CHECKING:
+    from revocation_sdk.issuer import AsyncTokenIssuer, TokenIssuer
     from revocation_sdk.verifier import Verifier
 
 __all__ = [
     "AsyncRevocationClient",
+    "AsyncTokenIssuer",
     "ClientSettings",
     "ConfigError",
     "Cutoff",
@@ -77,6 +80,7 @@ __all__ = [
     "StatusUnknown",
     "TokenExpired",
     "TokenInvalid",
+    "TokenIssuer",
     "TokenRejected",
     "TokenRevoked",
     "Unavailable",
@@ -86,9 +90,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Verifier":
-        from revocation_sdk.verifier import Verifier
+_LATER = {"Verifier": "verifier", "TokenIssuer": "issuer", "AsyncTokenIssuer": "issuer"}
+"""What needs a JOSE library is imported when it is asked for: a client alone starts faster."""
 
-        return Verifier
-    raise AttributeError(name)
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LATER[name]}"), name)

@@ -21,6 +21,7 @@ from revocation_sdk.errors import ConfigError, TokenInvalid
 MAX_TOKEN_BYTES = 16 * 1024  # what common servers take as a header; more is no token of anybody
 MAX_NAME_BYTES = 256  # a longer identifier could never be revoked: the contract's limit
 MAX_ISSUER_BYTES = 512
+MAX_DEPTH = 32  # of objects and lists in each other; whoever copies or walks through claims relies on it
 MAX_TIME = 253_402_300_799  # the end of year 9999
 NEVER_ACCESS_TOKENS = frozenset(("logout+jwt", "secevent+jwt"))
 
@@ -69,8 +70,8 @@ def read_object(data: bytes) -> dict[str, Any]:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise TokenInvalid("not a JSON object in UTF-8 with unique names", reason="malformed") from None
-    if not isinstance(value, dict):
-        raise TokenInvalid("not a JSON object", reason="malformed")
+    if not isinstance(value, dict) or not _shallow(value, MAX_DEPTH):
+        raise TokenInvalid("not a JSON object, or too deep", reason="malformed")
     return value
 
 
@@ -154,6 +155,11 @@ def _decode(part: str) -> bytes:
     if encode_part(data) != part:
         raise TokenInvalid("not canonical base64url", reason="malformed")
     return data
+
+
+def _shallow(value: Any, depth: int) -> bool:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return depth > 0 and all(_shallow(one, depth - 1) for one in inner)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

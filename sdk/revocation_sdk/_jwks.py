@@ -48,7 +48,7 @@ class KeySource(Protocol):
         """As `current`, but waits for a first fetch."""
 
     def unknown_key(self) -> None:
-        """A token named a key that is not in the set."""
+        """A token was signed by no key of the set."""
 
 
 class StaticKeys:

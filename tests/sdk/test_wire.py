@@ -115,31 +115,22 @@ def test_noise_is_a_message_or_refused(noise: bytes) -> None:
 # Failures
 
 
-class Refusal(grpc.RpcError, grpc.Call):  # type: ignore[misc]
+def refusal(code: grpc.StatusCode, trailing: tuple[tuple[str, Any], ...]) -> grpc.RpcError:
     """A failed call with these trailing metadata."""
-
-    def __init__(self, code: grpc.StatusCode, trailing: tuple[tuple[str, Any], ...]) -> None:
-        self._code, self._trailing = code, trailing
-
-    def code(self) -> grpc.StatusCode:
-        return self._code
-
-    def details(self) -> str:
-        return "for people"
-
-    def trailing_metadata(self) -> tuple[tuple[str, Any], ...]:
-        return self._trailing
-
-    initial_metadata = is_active = time_remaining = cancel = add_callback = None  # type: ignore[assignment]
+    answers = {"code": code, "details": "for people", "trailing_metadata": trailing}
+    body = {name: lambda self, answer=answer: answer for name, answer in answers.items()}
+    abstract = dict.fromkeys(grpc.Call.__abstractmethods__ | grpc.RpcContext.__abstractmethods__)
+    made: grpc.RpcError = type("Refusal", (grpc.RpcError, grpc.Call), {**abstract, **body})()
+    return made
 
 
 def test_a_failure_that_the_service_did_not_explain_has_no_reason() -> None:
-    failure = _wire.failure_of(Refusal(grpc.StatusCode.UNAVAILABLE, ()))
+    failure = _wire.failure_of(refusal(grpc.StatusCode.UNAVAILABLE, ()))
     assert (failure.code, failure.reason, failure.name) == ("UNAVAILABLE", "", "unavailable")
 
 
 def test_details_that_do_not_parse_are_none() -> None:
-    failure = _wire.failure_of(Refusal(grpc.StatusCode.ABORTED, (("grpc-status-details-bin", b"\xff\xff\xff"),)))
+    failure = _wire.failure_of(refusal(grpc.StatusCode.ABORTED, (("grpc-status-details-bin", b"\xff\xff\xff"),)))
     assert failure.reason == ""
 
 

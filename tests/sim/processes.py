@@ -26,8 +26,8 @@ from revocation_sdk._messages import RealmSettings as Announced
 from revocation_sdk._position import Position
 from revocation_sdk._view import View
 from tests.sim.cluster import EPOCH_MS, SimStore
-from tests.sim.loop import Process, VirtualLoop
-from tests.sim.oracle import Oracle, Violation, Witness
+from tests.sim.loop import Process
+from tests.sim.oracle import Oracle, Witness
 
 REALM = "default"
 SETTINGS = RealmSettings()
@@ -112,20 +112,19 @@ class Service:
             await self.replica.run()
         except Superseded:
             pass
-        except (asyncio.CancelledError, Violation):
-            raise
         except Exception as error:
-            raise Violation(f"the replica {self.name} died of {error!r}") from error
+            self.oracle.fail(f"the replica {self.name} died of {error!r}")
 
-    async def prove(self) -> None:
+    async def prove(self) -> bool:
         """A barrier, and whether it told the truth."""
         began = self.process.loop.time()
         try:
             async with asyncio.timeout(2.0):
                 await self.barrier.prove()
         except (NotReady, StoreUnavailable, TimeoutError):
-            return
+            return False
         self.oracle.complete(f"replica {self.name}", self.view, self.witness, began)
+        return True
 
     def accept(self, link: Link) -> None:
         """A client has come; its first message is on its way."""
@@ -274,7 +273,9 @@ class Client:
         try:
             self.follower.receive(message, self.mono())
         except Resync as broken:
-            raise Violation(f"delivery: {self.name} at {link.service.name}: {broken.reason} by {message}") from broken
+            self.oracle.fail(f"delivery: {self.name} at {link.service.name}: {broken.reason} by {message}")
+            link.cut()
+            return
         self.check()
 
     def check(self) -> None:
@@ -288,7 +289,3 @@ class Client:
         if link is self.link:
             self.follower.disconnected()
             self.link = None
-
-
-def new_process(loop: VirtualLoop, name: str) -> Process:
-    return Process(loop, name)

@@ -212,6 +212,17 @@ async def test_a_cancelled_read_leaves_no_stray_reply(servers: Servers, make_liv
         assert [entry.seq for entry in await world.store.read_log(0, number - 1, 10, 0)] == [number]
 
 
+async def test_no_cancellation_is_lost(servers: Servers, make_live: Any) -> None:
+    world = await make_live(servers.start())
+    for turns in range(40):
+        reading = asyncio.create_task(world.store.read_log(0, 0, 10, 60_000))
+        for _ in range(turns // 2):
+            await asyncio.sleep(0)
+        reading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await reading
+
+
 async def test_a_cancelled_commit_leaves_no_stray_reply(servers: Servers, make_live: Any) -> None:
     world = await make_live(servers.start())
     actor = await alone(world)

@@ -1,0 +1,98 @@
+"""What happens in one run: a seed, the size of the world, and what is done to it when. Made from a seed; shrinkable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from random import Random
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """Something done to the world, or asked of it. What the numbers mean depends on the kind: see world.py."""
+
+    at: float
+    kind: str
+    which: int = 0
+    value: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """One run. The seed decides all delays."""
+
+    seed: int
+    actions: tuple[Action, ...]
+    nodes: int = 2
+    services: int = 2
+    clients: int = 1
+    copies: int = 0
+    """The acknowledgement level: 0 is `memory`, n is `replicated(n)`."""
+    lag_s: float = 0.05
+    """How far store replicas are behind, about."""
+    delay_s: float = 0.01
+    strike_after_s: float = 1_000.0
+
+    def without(self, start: int, count: int) -> Schedule:
+        """The same with fewer actions."""
+        return replace(self, actions=self.actions[:start] + self.actions[start + count :])
+
+    def __str__(self) -> str:
+        lines = [f"Schedule(\n    seed={self.seed},\n    actions=("]
+        for action in self.actions:
+            lines.append(f"        Action({action.at}, {action.kind!r}, {action.which}, {action.value}),")
+        rest = ", ".join(
+            f"{name}={getattr(self, name)}"
+            for name in ("nodes", "services", "clients", "copies", "lag_s", "delay_s", "strike_after_s")
+        )
+        return "\n".join([*lines, f"    ),\n    {rest},\n)"])
+
+
+FAULTS = {
+    "failover": 4,
+    "restart": 2,
+    "wipe": 1,
+    "wipe_restart": 1,
+    "split": 3,
+    "freeze": 3,
+    "crash": 2,
+    "pause": 2,
+    "pause_client": 1,
+    "stall": 1,
+    "off": 2,
+    "slow": 3,
+    "cut": 2,
+    "hold": 1,
+    "late": 1,
+    "leave": 1,
+    "trim": 1,
+    "retarget": 2,
+    "skew_node": 1,
+    "skew_service": 1,
+    "skew_client": 1,
+}
+"""Kinds of faults and how often they are chosen."""
+
+LENGTH_S = 4.0
+
+
+def make(seed: int) -> Schedule:
+    """A schedule from a number."""
+    random = Random(seed)
+    actions = [Action(round(random.uniform(0.3, LENGTH_S), 3), "revoke", random.randrange(8)) for _ in range(8)]
+    actions += [Action(round(random.uniform(0.3, LENGTH_S), 3), "cutoff", random.randrange(3)) for _ in range(4)]
+    actions += [Action(round(random.uniform(0.3, LENGTH_S), 3), "prove", random.randrange(3)) for _ in range(6)]
+    kinds = random.choices(list(FAULTS), list(FAULTS.values()), k=random.choice((1, 2, 2, 3, 3, 4, 5)))
+    for kind in kinds:
+        at, value = round(random.uniform(0.4, LENGTH_S), 3), round(random.uniform(0.05, 2.0), 3)
+        actions.append(Action(at, kind, random.randrange(4), value))
+    nodes = random.choice((1, 2, 2, 3))
+    return Schedule(
+        seed,
+        tuple(sorted(actions, key=lambda action: action.at)),
+        nodes=nodes,
+        services=random.choice((2, 2, 3)),
+        clients=random.choice((1, 1, 2)),
+        copies=random.choice((0, 0, nodes - 1)),
+        lag_s=random.choice((0.02, 0.2, 1.0)),
+        delay_s=random.choice((0.005, 0.02, 0.1)),
+    )

@@ -1,0 +1,491 @@
+"""The world of the simulator: store nodes, service replicas and clients in virtual time, and what happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from revocation import commit, replica
+from revocation.errors import ServiceError
+from revocation.membership import Timing
+from revocation.model import Operation, Receipt, Target
+from revocation.replica import ReplicaOptions
+from revocation_sdk._lattice import Group, Kind, join_groups
+from revocation_sdk._view import View
+from tests.sim.cluster import EPOCH_MS, Cluster, SimStore
+from tests.sim.loop import Livelock, Process, VirtualLoop
+from tests.sim.oracle import Fact, Oracle
+from tests.sim.processes import KEY, REALM, Client, Service
+from tests.sim.schedule import Action, Schedule
+
+RECOVERY_S = 12.0
+"""How long everything may take to be well again when faults have ended."""
+TIMING = Timing(settle_ms=600, detect_ms=900)
+LOG = "ab" * 16
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run has shown."""
+
+    violations: tuple[str, ...]
+    acknowledged: int
+    excused: int
+    checked: int
+    recovery_s: float
+
+
+class World:
+    """One run."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.random = Random(schedule.seed * 2 + 1)
+        self.loop = VirtualLoop()
+        self.cluster = Cluster(self.loop, schedule.nodes, self.random, schedule.lag_s)
+        self.cluster.on_loss = self._copies_vanished
+        self.wiped = False
+        self.oracle = Oracle(self.loop.time, self._memories, self._stored)
+        self.services: dict[str, Service] = {}
+        self.left: set[str] = set()
+        self.clients: list[Client] = []
+        self.skews: dict[str, int] = {}
+        self.calm = False
+        self._ops = 0
+        self._working: set[asyncio.Task[None]] = set()
+
+    # -- what the oracle sees -----------------------------------------------------------------------------------
+
+    def _memories(self) -> Iterator[View]:
+        return (service.view for service in self.services.values() if service.alive)
+
+    def _stored(self) -> View:
+        view = View()
+        for (_, name), segment in self.cluster.cur.memory.data[0].segments.items():
+            kind, tag, _ = name.split("-")
+            view.merge(join_groups([Group(int(kind), int(tag), bytes(segment.rows))]))
+        return view
+
+    def _copies_vanished(self) -> None:
+        self.oracle.excuses = self.schedule.copies == 0 or self.wiped
+        self.oracle.copies_vanished()
+
+    # -- the run ------------------------------------------------------------------------------------------------
+
+    def run(self) -> Outcome:
+        with _quiet():
+            try:
+                took = self.loop.run_until_complete(self._run())
+            except Livelock as stuck:
+                self.oracle.fail(f"I3: {stuck}")
+                took = 0.0
+            finally:
+                self.loop.end()
+        violations = self.oracle.violations + [f"error: {text}" for text in self.loop.errors]
+        acked = len(self.oracle.facts)
+        return Outcome(tuple(violations), acked, self.oracle.excused, self.oracle.checked, took)
+
+    async def _run(self) -> float:
+        await self._begin()
+        for action in self.schedule.actions:
+            await self._until(action.at)
+            if self.oracle.violations:
+                return 0.0
+            self._do(action)
+        await self._until(max(self.loop.time(), self.schedule.actions[-1].at if self.schedule.actions else 0) + 0.2)
+        return await self._recover()
+
+    async def _until(self, when: float) -> None:
+        if when > self.loop.time():
+            await asyncio.sleep(when - self.loop.time())
+
+    async def _begin(self) -> None:
+        names = [f"s{number}" for number in range(self.schedule.services)]
+        memory = self.cluster.cur.memory
+        await memory.open_history(0, "", LOG, 0, names)
+        self.cluster.cur.wrote()
+        for node in self.cluster.nodes[1:]:
+            node.copy_from(self.cluster.cur)
+        self._spawn(self.cluster.replicate())
+        for name in names:
+            self._start(name)
+        for number in range(self.schedule.clients):
+            process = Process(self.loop, f"c{number}")
+            self.clients.append(
+                Client(
+                    process,
+                    self.oracle,
+                    Random(self.random.random()),
+                    self.schedule.delay_s,
+                    self._skew(process.name),
+                    self._choose,
+                )
+            )
+
+    def _spawn(self, work: Any) -> None:
+        task = self.loop.create_task(work)
+        self._working.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._working.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self.loop.errors.append(f"world: {task.exception()!r}")
+
+    def _skew(self, name: str) -> Callable[[], int]:
+        return lambda: self.skews.get(name, 0)
+
+    def _start(self, name: str) -> None:
+        process = Process(self.loop, name)
+        store = SimStore(process, self.cluster, Random(self.random.random()), self.schedule.delay_s)
+        timing = Timing(TIMING.settle_ms, TIMING.detect_ms, int(self.schedule.strike_after_s * 1000))
+        options = ReplicaOptions(member=name, heartbeat_s=0.25, timing=timing, copies=self.schedule.copies)
+        self.services[name] = Service(process, store, options, self.oracle, self._skew(name))
+
+    def _choose(self) -> Service | None:
+        able = [service for service in self.services.values() if service.alive]
+        return self.random.choice(able) if able else None
+
+    def _service(self, which: int) -> Service:
+        return list(self.services.values())[which % len(self.services)]
+
+    def _do(self, action: Action) -> None:
+        getattr(self, f"_{action.kind}")(action.which, action.value)
+
+    # -- what is asked ------------------------------------------------------------------------------------------
+
+    def _revoke(self, which: int, value: float) -> None:
+        fp = KEY.fingerprint(Kind.TOKEN, None, f"t{self._ops}")
+        expires_at = EPOCH_MS // 1000 + 3600
+        self._spawn(self._ask(Target(Kind.TOKEN, None, f"t{self._ops}", expires_at), fp, which))
+
+    def _cutoff(self, which: int, value: float) -> None:
+        subject = f"u{which % 2}"
+        self._spawn(self._ask(Target(Kind.SUBJECT, None, subject), KEY.fingerprint(Kind.SUBJECT, None, subject), which))
+
+    async def _ask(self, target: Target, fp: int, which: int) -> None:
+        """A caller with one op id: again and again until it is done, and now and then once more."""
+        self._ops += 1
+        floor = self.oracle.ask(target.kind, fp)
+        op_ms = EPOCH_MS + round(self.loop.time() * 1000)
+        op_id = uuid.UUID(int=op_ms << 80 | 7 << 76 | 2 << 62 | self._ops)
+        operation = Operation(REALM, "caller", op_id, f"{self._ops:032x}")
+        more = 1 if self.random.random() < 0.3 else 0
+        for attempt in range(40):
+            service = self._service(which + attempt) if attempt else self._service(which)
+            receipt = await self._call(service, operation, target)
+            if receipt is None:
+                await asyncio.sleep(self.random.uniform(0.05, 0.4))
+                continue
+            version = receipt.cutoff.version if receipt.cutoff else 0
+            fact = Fact(target.kind, KEY.tag, fp, version, self.loop.time(), service.name)
+            self.oracle.acknowledge(op_id.hex[-8:], floor, fact)
+            if not more:
+                return
+            more -= 1
+            await asyncio.sleep(self.random.uniform(0.0, 2.0))
+
+    async def _call(self, service: Service, operation: Operation, target: Target) -> Receipt | None:
+        """One call over the network: asked in the process of the service, and the answer may be lost."""
+        if not service.alive or service.draining:
+            return None
+        answer: asyncio.Future[Receipt | None] = self.loop.create_future()
+
+        def settle(receipt: Receipt | None) -> None:
+            if not answer.done():
+                answer.set_result(receipt)
+
+        async def work() -> None:
+            try:
+                deadline = self.loop.time() + 1.5
+                receipt = await service.revocations.revoke(operation, target, deadline)
+            except ServiceError:
+                settle(None)
+            else:
+                settle(receipt)
+
+        service.process.spawn(work())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(2.5):
+                return await answer
+        return None
+
+    def _prove(self, which: int, value: float) -> None:
+        service = self._service(which)
+        if service.alive:
+            service.process.spawn(service.prove())
+
+    # -- faults: the store --------------------------------------------------------------------------------------
+
+    def _later(self, after: float, call: Callable[[], object]) -> None:
+        self.loop.call_later(after, call)
+
+    def _failover(self, which: int, value: float) -> None:
+        """The primary dies; another takes over, and the dead one follows it when it comes back."""
+        old = self.cluster.cur
+        if not old.up or len(self.cluster.nodes) == 1:
+            return
+        self.cluster.down()
+
+        def promote() -> None:
+            if not old.up and not self.cluster.promote(best=self.schedule.copies > 0):
+                self.cluster.start(old)
+
+        self._later(min(value, 0.6), promote)
+        self._later(value + 0.7, lambda: self.cluster.start(old))
+
+    def _restart(self, which: int, value: float) -> None:
+        """The primary dies and comes back with its disk."""
+        old = self.cluster.cur
+        self.cluster.down()
+        self._later(value * 0.3, lambda: self.cluster.start(old))
+
+    def _wipe(self, which: int, value: float) -> None:
+        if self.cluster.cur.up:
+            self.wiped = True
+            self.cluster.wipe(new_process=False)
+
+    def _wipe_restart(self, which: int, value: float) -> None:
+        if self.cluster.cur.up:
+            self.wiped = True
+            self.cluster.wipe(new_process=True)
+
+    def _split(self, which: int, value: float) -> None:
+        """The primary, and some with it, are cut off and go on; the majority chooses another."""
+        nodes = self.cluster.nodes
+        if len(nodes) == 1 or any(node.side for node in nodes) or not self.cluster.cur.up:
+            return
+        self.cluster.split([])
+        sides = Random(which * 1000 + value)
+        for service in self.services.values():
+            service.store.side = sides.choice((0, 1, 2))
+        self._later(min(value, 0.5), lambda: self.cluster.promote(best=self.schedule.copies > 0))
+        self._later(value + 1.0, self._whole)
+
+    def _whole(self) -> None:
+        for service in self.services.values():
+            service.store.side = 2
+        if self.random.random() < 0.5 and not self.calm:
+            # The old primary hears of the new one a little later.
+            for node in self.cluster.nodes:
+                node.side = 0
+            self._later(self.random.uniform(0.0, 0.5), self.cluster.whole)
+        else:
+            self.cluster.whole()
+
+    def _freeze(self, which: int, value: float) -> None:
+        """Replication stands still."""
+        self.cluster.frozen = True
+        self._later(value, self._thaw)
+
+    def _thaw(self) -> None:
+        self.cluster.frozen = False
+
+    def _stall(self, which: int, value: float) -> None:
+        """The primary is stopped (SIGSTOP) and answers later."""
+        self.cluster.cur.stalled_until = self.loop.time() + value
+
+    def _trim(self, which: int, value: float) -> None:
+        data = self.cluster.cur.memory.data[0]
+        del data.log[: max(0, len(data.log) - which)]
+        self.cluster.cur.wrote()
+
+    def _skew_node(self, which: int, value: float) -> None:
+        """The clock of a node jumps, and back later."""
+        node = self.cluster.nodes[which % len(self.cluster.nodes)]
+        # Between a second and the margin a clock that went back is waited for: see docs/operations.
+        node.skew_ms = round((value - 1) * 50_000 + (40_000 if value > 1 else -40_000)) if which % 2 else round((value - 1) * 900)
+        self._later(value, lambda: setattr(node, "skew_ms", 0))
+
+    # -- faults: service replicas -------------------------------------------------------------------------------
+
+    def _crash(self, which: int, value: float) -> None:
+        """SIGKILL; a new process under the same id follows."""
+        service = self._service(which)
+        if not service.alive or service.name in self.left:
+            return
+        service.end()
+        self._copies_vanished()
+        self._later(value * 0.7, lambda: self._again(service.name))
+
+    def _again(self, name: str) -> None:
+        if not self.services[name].alive and name not in self.left:
+            side = self.services[name].store.side
+            self._start(name)
+            self.services[name].store.side = side
+            self.services[name].store.retarget()
+
+    def _pause(self, which: int, value: float) -> None:
+        self._stop(self._service(which).process, value)
+
+    def _pause_client(self, which: int, value: float) -> None:
+        self._stop(self.clients[which % len(self.clients)].process, value)
+
+    def _stop(self, process: Process, value: float) -> None:
+        process.pause()
+        self._later(value * 1.5, process.resume)
+
+    def _off(self, which: int, value: float) -> None:
+        """A replica is cut from every store."""
+        store = self._service(which).store
+        store.off = True
+        self._later(value, lambda: setattr(store, "off", False))
+
+    def _slow(self, which: int, value: float) -> None:
+        """Its next replies take their time."""
+        self._service(which).store.slow_replies += 1 + which
+
+    def _retarget(self, which: int, value: float) -> None:
+        self._service(which).store.retarget()
+
+    def _late(self, which: int, value: float) -> None:
+        """One more replica joins."""
+        name = f"s{len(self.services)}"
+        if len(self.services) < 5:
+            self._start(name)
+            self.services[name].store.side = which % 3 if any(node.side for node in self.cluster.nodes) else 2
+            self.services[name].store.retarget()
+
+    def _leave(self, which: int, value: float) -> None:
+        """A replica drains, leaves and is gone."""
+        service = self._service(which)
+        if sum(s.alive for s in self.services.values()) < 2 or not service.alive:
+            return
+        self.left.add(service.name)
+        service.draining = True
+        service.process.spawn(self._drain(service))
+
+    async def _drain(self, service: Service) -> None:
+        await asyncio.sleep(0.05)
+        await service.replica.leave()
+        self.loop.call_soon(self._gone, service)
+
+    def _gone(self, service: Service) -> None:
+        service.end()
+        self._copies_vanished()
+
+    def _skew_service(self, which: int, value: float) -> None:
+        name = self._service(which).name
+        self.skews[name] = round((value - 1) * 50_000) if which % 2 else round((value - 1) * 2_000)
+        self._later(value, lambda: self.skews.pop(name, None))
+
+    # -- faults: clients ----------------------------------------------------------------------------------------
+
+    def _cut(self, which: int, value: float) -> None:
+        link = self.clients[which % len(self.clients)].link
+        if link is not None:
+            link.cut()
+
+    def _hold(self, which: int, value: float) -> None:
+        """The network between a client and its replica keeps everything back for a while."""
+        link = self.clients[which % len(self.clients)].link
+        if link is not None:
+            for wire in (link.up, link.down) if which % 2 else (link.down,):
+                wire.hold()
+                self._later(value, wire.release)
+
+    def _skew_client(self, which: int, value: float) -> None:
+        name = self.clients[which % len(self.clients)].name
+        self.skews[name] = round((value - 1) * 50_000)
+        self._later(value, lambda: self.skews.pop(name, None))
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    async def _recover(self) -> float:
+        """Faults end; then all must be well soon (I3), and nothing may be missing (I2, I4)."""
+        self.calm = True
+        self._end_faults()
+        began = self.loop.time()
+        while not self._well():
+            if self.oracle.violations:
+                return 0.0
+            if self._too_long(began):
+                return 0.0
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)
+        await self._judge()
+        return self.loop.time() - began
+
+    def _too_long(self, began: float) -> bool:
+        if self.loop.time() - began > RECOVERY_S:
+            self.oracle.fail(f"I3: not well {RECOVERY_S:g} s after faults ended: {self._state()}")
+        return bool(self.oracle.violations)
+
+    def _end_faults(self) -> None:
+        self.skews.clear()
+        self._thaw()
+        for node in self.cluster.nodes:
+            node.skew_ms, node.stalled_until = 0, 0.0
+            self.cluster.start(node)
+        self._whole()
+        for name, service in list(self.services.items()):
+            service.process.resume()
+            service.store.off, service.store.slow_replies = False, 0
+            self._again(name)
+        for client in self.clients:
+            client.process.resume()
+
+    def _well(self) -> bool:
+        living = [s for s in self.services.values() if s.name not in self.left]
+        usable = all(s.alive and s.replica.state == "usable" for s in living)
+        return usable and all(client.age() < 2.0 for client in self.clients)
+
+    def _state(self) -> str:
+        replicas = ", ".join(f"{s.name} {s.replica.state} waits for {s.replica.waiting_for()}" for s in self.services.values())
+        clients = ", ".join(f"{client.name} {client.age():.1f}" for client in self.clients)
+        at = self.cluster.cur.memory.data[0].at
+        return f"{replicas}; ages {clients}; members {sorted(at.members)} usable {at.usable}"
+
+    async def _judge(self) -> None:
+        oracle = self.oracle
+        began = self.loop.time()
+        for service in self.services.values():
+            if service.alive and service.name not in self.left:
+                while not await service.process.spawn(service.prove()):
+                    if self._too_long(began):
+                        return
+                    await asyncio.sleep(0.1)
+                oracle.survived(f"replica {service.name}", service.view, began)
+                oracle.exact(f"replica {service.name}", service.view)
+        oracle.survived("the store", self._stored(), began)
+        while any(client.age() > self.loop.time() - began for client in self.clients):
+            if self._too_long(began):
+                return
+            await asyncio.sleep(0.1)
+        for client in self.clients:
+            oracle.survived(client.name, client.follower.view, began)
+            oracle.exact(client.name, client.follower.view)
+
+
+def run(schedule: Schedule) -> Outcome:
+    """Runs one schedule."""
+    return World(schedule).run()
+
+
+class _Silent:
+    """A logger that says nothing."""
+
+    def __getattr__(self, _: str) -> Callable[..., None]:
+        return lambda *_, **__: None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    modules: tuple[Any, ...] = (replica, commit)
+    kept = [module.log for module in modules]
+    for module in modules:
+        if not _loud:
+            module.log = _Silent()
+    try:
+        yield
+    finally:
+        for module, log in zip(modules, kept, strict=True):
+            module.log = log
+
+
+_loud = False
