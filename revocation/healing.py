@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from revocation.partition import SUFFIX_ENTRIES, Applied, Diverged, Partition
+from revocation.partition import SUFFIX_ENTRIES, Applied, Diverged, Partition, Suffix
 from revocation.store import Closed, Heads, LogEntry, Registry, Store
 from revocation.store.segments import group_of
 from revocation_sdk._lattice import CUTOFF, FIRST_CUTOFF_KIND, Group, join_groups, parse_groups, row_size
@@ -52,9 +52,9 @@ async def prepare(
         return Plan(lambda: [], 0, 0)
     if partition.log_id and not reload:
         await _catch_up(index, store, partition, registry, deliver)
-        lost = partition.suffix(registry)
-        if lost is not None:
-            return await _put_back_suffix(index, store, partition, registry, lost)
+        suffix = partition.suffix(registry)
+        if suffix is not None:
+            return await _put_back_suffix(index, store, partition, registry, suffix)
     return await _merge_all(index, store, partition, registry)
 
 
@@ -72,13 +72,13 @@ async def _catch_up(index: int, store: Store, partition: Partition, registry: Re
 
 
 async def _put_back_suffix(
-    index: int, store: Store, partition: Partition, registry: Registry, lost: list[LogEntry]
+    index: int, store: Store, partition: Partition, registry: Registry, suffix: Suffix
 ) -> Plan:
     proposed = 0
-    for realm, rows, ops in _batches((entry.realm, entry.rows, entry.ops) for entry in lost):
+    for realm, rows, ops in _batches((entry.realm, entry.rows, entry.ops) for entry in suffix.lost):
         await _propose(index, store, registry, realm, rows, ops)
         proposed += 1
-    return Plan(lambda: partition.adopt_suffix(registry.log_id, registry.base, lost), proposed, 0)
+    return Plan(lambda: partition.adopt_suffix(registry, suffix), proposed, 0)
 
 
 async def _merge_all(index: int, store: Store, partition: Partition, registry: Registry) -> Plan:

@@ -38,6 +38,8 @@ class Subscriber:
         self.applied: tuple[Position, ...] = ()
         self.ended: str | None = None
         self.wake = asyncio.Event()
+        self.writing: asyncio.Task[object] | None = None
+        """Who hands a message to gRPC now, and may be stuck because the peer does not read."""
         self._queue: deque[bytes] = deque()
         self._bytes = 0
 
@@ -61,7 +63,9 @@ class Subscriber:
         return message
 
     def end(self, why: str) -> None:
-        """Cuts the stream off: what is queued is dropped, the client resyncs."""
+        """Cuts the stream off: what is queued is dropped, the client resyncs. A write under way is given up."""
+        if self.ended is None and self.writing is not None:
+            self.writing.cancel()
         self.ended = self.ended or why
         self._queue.clear()
         self._bytes = 0

@@ -33,6 +33,12 @@ QUEUE_BYTES = 4 * 1024 * 1024
 SNAPSHOTS_AT_ONCE = 64
 """Snapshots that are being sent at the same time; the next one is told when to come back."""
 
+SNAPSHOT_PATIENCE_S = 10.0
+"""How long a peer may take to read one message of a snapshot: whoever reads none must not hold a place for ever."""
+
+FAREWELL_S = 1.0
+"""How long the last word of a call may wait for a peer that does not read."""
+
 HELLO_TIMEOUT_S = 10.0
 SILENCE_S = 120.0
 """A subscriber that has not pinged for so long is gone."""

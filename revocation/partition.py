@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from revocation.history import RealmHistory, Step
-from revocation.store import ZERO, Heads, LogEntry, Registry
+from revocation.store import ZERO, Heads, LogEntry, Registry, opening_digest
 from revocation_sdk._lattice import MalformedRows
 from revocation_sdk._position import ZERO_DIGEST, Position
 
@@ -33,6 +33,23 @@ class Applied:
     step: Step | None  # None: the past was forgotten, subscribers must come again
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A record, and the digests that stood before it: the partition's, and the realm's if it is known."""
+
+    entry: LogEntry
+    before: str
+    realm_before: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Suffix:
+    """What a new history lacks of the old one, and where each realm stood where it begins."""
+
+    lost: tuple[LogEntry, ...]
+    heads: dict[str, tuple[int, bytes]]
+
+
 class Partition:
     """The state of one partition in one replica."""
 
@@ -41,7 +58,8 @@ class Partition:
         self.seq = 0
         self.digest = ZERO
         self.realms: dict[str, RealmHistory] = {}
-        self._recent: deque[LogEntry] = deque(maxlen=SUFFIX_ENTRIES)
+        self._recent: deque[_Known] = deque(maxlen=SUFFIX_ENTRIES)
+        self._covered: int | None = None
 
     @property
     def empty(self) -> bool:
@@ -60,69 +78,65 @@ class Partition:
         history = self.realm(entry.realm)
         if entry.seq != self.seq + 1 or entry.digest != chain(self.digest, entry):
             raise Diverged("partition chain")
-        expected = history.position.advance(entry.rows)
+        before = history.position
+        expected = before.advance(entry.rows)
         if (entry.realm_seq, entry.realm_digest) != (expected.seq, expected.digest.hex()):
             raise Diverged("realm chain")
-        try:
-            step = history.append(entry.rows)
-        except MalformedRows as error:
-            raise Diverged("malformed record") from error
+        step = history.append(entry.rows)
+        self._recent.append(_Known(entry, self.digest, before.digest))
         self.seq, self.digest = entry.seq, entry.digest
-        self._recent.append(entry)
         return Applied(entry.realm, step)
 
     def recent(self) -> tuple[LogEntry, ...]:
         """The last records, oldest first, as many as are remembered."""
-        return tuple(self._recent)
+        return tuple(known.entry for known in self._recent)
 
-    def suffix(self, registry: Registry) -> list[LogEntry] | None:
+    def cover(self, log_id: str, seq: int) -> None:
+        """Hears that the log of this history reaches up to `seq`, all that this replica put back included.
+
+        What was put back, and what a load read ahead, is in the view before its records are read. Until they are,
+        the log up to `self.seq` does not tell all that this replica holds, and no suffix of it does.
+        """
+        if self._covered is None and log_id == self.log_id:
+            self._covered = seq
+
+    def suffix(self, registry: Registry) -> Suffix | None:
         """What this replica holds beyond the point at which the history of `registry` begins.
 
-        None: it cannot tell, because the past differs or is not remembered so far back, or because the store may
-        have lost state under an intact log; then everything must be put back.
+        None: it cannot tell, because the past differs or is not remembered so far back, because what it holds is not
+        all in the records that it has read, or because the store may have lost state under an intact log; then
+        everything must be put back.
         """
-        if registry.full or registry.base > self.seq:
+        if registry.full or registry.base > self.seq or self._covered is None or self._covered > self.seq:
             return None
-        lost = [entry for entry in self._recent if entry.seq > registry.base]
-        if len(lost) != self.seq - registry.base:
+        lost = [known for known in self._recent if known.entry.seq > registry.base]
+        if len(lost) != self.seq - registry.base or registry.base_digest not in self._digests_at(registry.base, lost):
             return None
-        at_base = self.digest if not lost else self._digest_before(lost[0])
-        return lost if at_base == registry.base_digest else None
+        heads = {name: (history.position.seq, history.position.digest) for name, history in self.realms.items()}
+        for known in reversed(lost):
+            if known.realm_before is None:
+                return None
+            heads[known.entry.realm] = (known.entry.realm_seq - 1, known.realm_before)
+        return Suffix(tuple(known.entry for known in lost), heads)
 
-    def _digest_before(self, entry: LogEntry) -> str | None:
-        before = [known for known in self._recent if known.seq == entry.seq - 1]
-        if before:
-            return before[0].digest
-        return ZERO if entry.seq == 1 else None
+    def _digests_at(self, seq: int, beyond: list[_Known]) -> set[str]:
+        """The digests that the log had at `seq` in this past: before and after a history was opened there."""
+        found = {beyond[0].before if beyond else self.digest}
+        return found | {known.entry.digest for known in self._recent if known.entry.seq == seq}
 
-    def adopt_suffix(self, log_id: str, base: int, lost: list[LogEntry]) -> list[Applied]:
+    def adopt_suffix(self, registry: Registry, suffix: Suffix) -> list[Applied]:
         """Goes on in a new history from its base; what was lost was put back and comes again as new records."""
-        heads: dict[str, Position] = {name: history.position for name, history in self.realms.items()}
-        for entry in reversed(lost):
-            heads[entry.realm] = Position(b"", entry.realm_seq - 1, self._realm_digest_before(entry))
-        if lost:
-            self.digest = self._digest_before(lost[0]) or ZERO
-            for _ in lost:
-                self._recent.pop()
-        self.seq = base
-        self.log_id = log_id
+        for _ in suffix.lost:
+            self._recent.pop()
+        self._enter(registry.log_id, registry.base, opening_digest(registry.base_digest, registry.log_id))
         return [
-            Applied(name, self.realms[name].mark(self._position(head.seq, head.digest))) for name, head in heads.items()
+            Applied(name, self.realms[name].mark(self._position(*head))) for name, head in suffix.heads.items()
         ]
-
-    def _realm_digest_before(self, entry: LogEntry) -> bytes:
-        if entry.realm_seq == 1:
-            return ZERO_DIGEST
-        for known in reversed(self._recent):
-            if known.realm == entry.realm and known.realm_seq == entry.realm_seq - 1 and known.seq < entry.seq:
-                return bytes.fromhex(known.realm_digest)
-        raise Diverged("suffix forgotten")
 
     def adopt_heads(self, log_id: str, heads: Heads, learned: dict[str, bytes]) -> list[Applied]:
         """Goes on from `heads` after the store's state was merged; `learned` is what the merge taught, by realm."""
         self._recent.clear()
-        self.seq, self.digest = heads.seq, heads.digest
-        self.log_id = log_id
+        self._enter(log_id, heads.seq, heads.digest)
         applied = []
         for name in sorted({*self.realms, *heads.realms}):
             seq, digest = heads.realms.get(name, (0, ZERO))
@@ -138,19 +152,27 @@ class Partition:
                 applied.append(Applied(name, history.mark(position, rows)))
         return applied
 
+    def _enter(self, log_id: str, seq: int, digest: str) -> None:
+        self.log_id, self.seq, self.digest, self._covered = log_id, seq, digest, None
+
     def remember(self, entries: Iterable[LogEntry], registry: Registry) -> None:
         """Fills the rings from the retained log of a freshly loaded partition, so that a restart is no resync.
 
         Only records that lead without a gap to where the partition stands are of use.
         """
-        retained = list(entries)
-        chained = [b for a, b in pairwise(retained) if b.digest == chain(a.digest, b)]
-        if not retained or len(chained) != len(retained) - 1 or retained[-1].digest != self.digest:
+        retained = _continuous(list(entries), registry)
+        if not retained or _after(retained[-1], registry) != self.digest:
             return
-        self._recent.extend(retained)
+        realm_digests: dict[str, bytes] = {}
+        before = None
+        for entry in retained:
+            if before is not None:  # what stood before the first one is not known
+                self._recent.append(_Known(entry, before, realm_digests.get(entry.realm)))
+            before = _after(entry, registry)
+            realm_digests[entry.realm] = bytes.fromhex(entry.realm_digest)
         for name, history in self.realms.items():
             of_realm = [entry for entry in retained if entry.realm == name]
-            if of_realm:
+            if of_realm and of_realm[-1].realm_digest == history.position.digest.hex():
                 self._refill(history, of_realm, registry)
 
     def _refill(self, history: RealmHistory, entries: list[LogEntry], registry: Registry) -> None:
@@ -174,3 +196,17 @@ def chain(previous: str, entry: LogEntry) -> str:
     """The partition's digest after `entry`; `append` in lua/partition.lua computes the same."""
     text = f"{previous}{entry.realm} {entry.realm_seq} {entry.realm_digest} {entry.at_ms} {entry.ops}"
     return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def _after(entry: LogEntry, registry: Registry) -> str:
+    """The partition's digest behind a record of the log; a history that begins there goes on from another one."""
+    return opening_digest(entry.digest, registry.log_id) if entry.seq == registry.base else entry.digest
+
+
+def _continuous(entries: list[LogEntry], registry: Registry) -> list[LogEntry]:
+    """The last records that follow each other without a gap and without a change of history but the last one."""
+    start = 0
+    for index, (first, second) in enumerate(pairwise(entries), 1):
+        if second.seq != first.seq + 1 or second.digest != chain(_after(first, registry), second):
+            start = index
+    return entries[start:]

@@ -87,7 +87,7 @@ class Revocations:
         realm = self.realm(operation.realm)
         self.check_op_id(operation)
         if target.kind is Kind.TOKEN:
-            return await self._deny(realm, operation, [target], deadline)
+            return await self._deny(realm, operation, [target], deadline, "token.")
         if target.kind in _CUTOFF_KINDS:
             return await self._cut_off(realm, operation, target, deadline)
         if target.kind is Kind.SESSION:
@@ -116,44 +116,48 @@ class Revocations:
         """Commits many tokens, validated whole, in as many scripts as it takes. Raises ServiceError."""
         realm = self.realm(operation.realm)
         self.check_op_id(operation)
-        return await self._deny(realm, operation, targets, deadline)
+        return await self._deny(realm, operation, targets, deadline, "items[{}].")
 
-    async def _deny(self, realm: Realm, operation: Operation, targets: Sequence[Target], deadline: float) -> Receipt:
+    async def _deny(
+        self, realm: Realm, operation: Operation, targets: Sequence[Target], deadline: float, prefix: str
+    ) -> Receipt:
         now = self._now_s()
         horizon = now + realm.settings.max_token_life_s + realm.slack_s
         for number, target in enumerate(targets):
             if target.expires_at > horizon:
-                field = "token.expires_at" if len(targets) == 1 else f"items[{number}].expires_at"
+                field = f"{prefix.format(number)}expires_at"
                 text = "is beyond now + max_token_life + max_leeway: no verifier accepts such a token"
                 raise InvalidField(field, text, reason="BEYOND_HORIZON")
         rows: dict[int, list[bytes]] = {}
         for target in targets:
-            # Judged by the smaller clock: what might still be accepted somewhere is stored.
-            if target.expires_at + realm.slack_s >= now:
-                fp = realm.keys[0].fingerprint(Kind.TOKEN, target.issuer, target.value)
-                row = DENIAL.pack(fp, target.expires_at + realm.slack_s)
-                rows.setdefault(self.partition_of(realm, target), []).append(row)
+            fp = realm.keys[0].fingerprint(Kind.TOKEN, target.issuer, target.value)
+            row = DENIAL.pack(fp, target.expires_at + realm.slack_s)
+            # Judged by the smaller clock: what might still be accepted somewhere is stored. What is not leaves its
+            # place empty, so that a retry, to which more has expired, divides the rest as the first try did.
+            live = target.expires_at + realm.slack_s >= now
+            rows.setdefault(self.partition_of(realm, target), []).append(row if live else b"")
         return await self._commit_rows(realm, operation, Kind.TOKEN, rows, deadline)
 
     async def _commit_rows(
         self, realm: Realm, operation: Operation, kind: Kind, rows: Mapping[int, list[bytes]], deadline: float
     ) -> Receipt:
-        if not rows:
-            return Receipt((NOWHERE,) * len(self._replicas), stored=False, cutoff=None, rows=b"")
         tag = realm.keys[0].tag
-        chunks = [
+        divided = [
             (partition, b"".join(packed[start : start + MAX_ROWS]))
             for partition, packed in sorted(rows.items())
             for start in range(0, len(packed), MAX_ROWS)
         ]
+        chunks = [(number, partition, chunk) for number, (partition, chunk) in enumerate(divided) if chunk]
+        if not chunks:
+            return Receipt((NOWHERE,) * len(self._replicas), stored=False, cutoff=None, rows=b"")
         results = await self._commit_all(
             [
                 (partition, Op(realm.name, operation.key(number), operation.digest, (Denials(kind, tag, chunk),)))
-                for number, (partition, chunk) in enumerate(chunks)
+                for number, partition, chunk in chunks
             ],
             deadline,
         )
-        committed = join_groups(Group(kind, tag, chunk) for _, chunk in chunks)
+        committed = join_groups(Group(kind, tag, chunk) for _, _, chunk in chunks)
         return Receipt(self._positions(results), stored=True, cutoff=None, rows=committed)
 
     async def _cut_off(self, realm: Realm, operation: Operation, target: Target, deadline: float) -> Receipt:

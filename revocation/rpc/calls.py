@@ -44,25 +44,39 @@ class Calls:
             return await body(caller, deadline(context))
         except ServiceError as error:
             code = code_of(error)
-            await context.abort(code, error.message, trailing_metadata=trailers(error))
+            await _abort(context, error)
             raise  # abort has raised already; this tells the type checker
         except asyncio.CancelledError:
             code = grpc.StatusCode.CANCELLED
             raise
         except grpc.aio.AbortError:
             raise
+        except grpc.aio.InternalError:  # the peer went away in the middle of a write
+            code = grpc.StatusCode.CANCELLED
+            raise asyncio.CancelledError from None
         except Exception as error:
             code = grpc.StatusCode.INTERNAL
             log.exception("call_failed", method=method)
-            await context.abort(code, _INTERNAL.message, trailing_metadata=trailers(_INTERNAL))
+            await _abort(context, _INTERNAL)
             raise AssertionError("unreachable") from error
         finally:
-            name = method.partition(":")[0]
-            self._metrics.rpc_requests.labels(name, code.name).inc()
-            self._metrics.rpc_seconds.labels(name, code.name).observe(time.perf_counter() - begun)
+            self._count(method.partition(":")[0], code, time.perf_counter() - begun)
+
+    def _count(self, name: str, code: grpc.StatusCode, seconds: float) -> None:
+        self._metrics.rpc_requests.labels(name, code.name).inc()
+        self._metrics.rpc_seconds.labels(name, code.name).observe(seconds)
 
 
 _INTERNAL = ServiceError("a fault of the service; its log has more under the request id")
+
+
+async def _abort(context: Context, error: ServiceError) -> None:
+    """Ends the call with a status. It stays behind for a peer that does not read; nobody waits for that."""
+    try:
+        async with asyncio.timeout(limits.FAREWELL_S):
+            await context.abort(code_of(error), error.message, trailing_metadata=trailers(error))
+    except (TimeoutError, grpc.aio.InternalError):
+        raise asyncio.CancelledError from None
 
 
 def _begin(context: Context) -> None:

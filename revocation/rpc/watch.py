@@ -71,10 +71,8 @@ class Watch:
             settings = realm.settings
             announced = Announced(settings.max_token_life_s, settings.max_leeway_s, settings.margin_s)
             store_ms = self._node.store_ms()
-            await context.write(
-                stream.welcome(beginning.intents, announced, realm.keys, store_ms, self._node.replica_id)
-            )
-            await self._begin(beginning, context)
+            welcome = stream.welcome(beginning.intents, announced, realm.keys, store_ms, self._node.replica_id)
+            await self._begin(welcome, beginning, subscriber, context)
             await self._write_out(subscriber, context)
         finally:
             hub.subscribers.discard(subscriber)
@@ -103,13 +101,17 @@ class Watch:
                 self._node.metrics.snapshots.labels(intent.reason).inc()
         return beginning
 
-    async def _begin(self, beginning: Beginning, context: Context) -> None:
-        hub = self._node.hub
+    async def _begin(self, welcome: bytes, beginning: Beginning, subscriber: Subscriber, context: Context) -> None:
+        hub, loop = self._node.hub, asyncio.get_running_loop()
         hub.snapshots_running += bool(beginning.snapshots)
         self._node.metrics.snapshots_running.set(hub.snapshots_running)
         try:
-            for message in beginning.messages:
-                await context.write(message)
+            for message in (welcome, *beginning.messages):
+                impatience = loop.call_later(limits.SNAPSHOT_PATIENCE_S, subscriber.end, "slow")
+                try:
+                    await self._send(message, subscriber, context)
+                finally:
+                    impatience.cancel()
         finally:
             beginning.messages.clear()
             hub.snapshots_running -= bool(beginning.snapshots)
@@ -119,11 +121,26 @@ class Watch:
         while True:
             message = subscriber.take()
             if message is not None:
-                await context.write(message)
+                await self._send(message, subscriber, context)
             elif subscriber.ended is not None:
                 raise self._end(subscriber.ended)
             else:
                 await subscriber.wake.wait()
+
+    async def _send(self, message: bytes, subscriber: Subscriber, context: Context) -> None:
+        """Writes; what a peer does not read blocks for megabytes, and then until the subscriber is cut off."""
+        if subscriber.ended is not None:
+            raise self._end(subscriber.ended)
+        task = subscriber.writing = asyncio.current_task()
+        try:
+            await context.write(message)
+        except asyncio.CancelledError:
+            if subscriber.ended is None or task is None or task.cancelling() > 1:
+                raise
+            task.uncancel()
+            raise self._end(subscriber.ended) from None
+        finally:
+            subscriber.writing = None
 
     def _end(self, why: str) -> ServiceError:
         self._node.metrics.resyncs.labels(why).inc()

@@ -7,6 +7,7 @@ gate is shut; they raise StoreUnavailable only when nothing is known about what 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -214,9 +215,12 @@ class Store(Protocol):
         """A heartbeat, or just a look (`who` None). The registry version `read` is what the caller holds."""
 
     async def open_history(
-        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str]
+        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], left: bool = False
     ) -> Closed | None:
-        """Opens a history if `seen` is still the last one; None if it did (H2)."""
+        """Opens a history if `seen` is still the last one; None if it did (H2).
+
+        Only if it needs to be opened: it belongs to another process, it is suspect, or the caller has `left` it.
+        """
 
     async def confirm(
         self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str]
@@ -260,3 +264,12 @@ def segment_of(kind: int, key_tag: int, expires_at: int) -> tuple[str, str]:
         return f"{kind}-{key_tag}-n", "never"
     slot = expires_at // SLOT_S
     return f"{kind}-{key_tag}-{slot}", str((slot + 1) * SLOT_S)
+
+
+def opening_digest(digest: str, log_id: str) -> str:
+    """The partition's digest where a history begins, from the one before it.
+
+    So no record of a history fits behind one of another, even where the numbers go on: who reads on while somebody
+    opens a new history notices. `lua/open.lua` computes the same.
+    """
+    return hashlib.sha1(f"{digest}{log_id}".encode(), usedforsecurity=False).hexdigest()

@@ -29,6 +29,7 @@ from revocation.store import (
     StoreRefused,
     StoreUnavailable,
     Tail,
+    opening_digest,
     segment_of,
 )
 from revocation.store.memory_data import Data
@@ -149,9 +150,11 @@ class MemoryStore(MemorySessions):
     ) -> Registry:
         """See lua/beat.lua."""
         data, now = self._enter(partition)
-        state = self._gate(data, who.log_id if who else "") or self._sane(data, now, caller_ms)
+        state = self._gate(data, who.log_id if who else "")
         if state is Closed.DEMOTED:
             return Registry(state)
+        if state in {None, Closed.HEAL}:  # nobody should heal a history that is to be opened anew
+            state = self._sane(data, now, caller_ms) or state
         record = data.at.members.get(member)
         if who and state is None:
             state = data.standing(who)
@@ -170,24 +173,25 @@ class MemoryStore(MemorySessions):
         return replace(data.at, closed=state, now_ms=now, replicas=self.replicas, members=members)
 
     async def open_history(
-        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str]
+        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], left: bool = False
     ) -> Closed | None:
         """See lua/open.lua."""
         data, now = self._enter(partition)
         if not self.primary:
             return Closed.DEMOTED
-        if data.at.log_id != seen or (data.owner == self.identity and not data.suspect):
+        if data.at.log_id != seen or (data.owner == self.identity and not data.suspect and not left):
             return Closed.LATE
         if data.went_back(now):
             return Closed.CLOCK
         begun = replace(
             data.at,
             log_id=log_id,
-            settled=bool(data.at.members) or settle_ms == 0,
+            settled=(bool(data.at.members) and data.at.settled) or settle_ms == 0,
             opened_ms=now,
             previous=data.at.log_id,
             base=data.at.seq,
             base_digest=data.at.digest,
+            digest=opening_digest(data.at.digest, log_id),
             full=data.suspect,
             usable=False,
         )

@@ -164,9 +164,11 @@ class RedisStore(RedisSessions):
         return _registry(reply)
 
     async def open_history(
-        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str]
+        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], left: bool = False
     ) -> Closed | None:
-        reply = await self._run("open", partition, seen, log_id, FORMAT, self.partitions, settle_ms, *members)
+        reply = await self._run(
+            "open", partition, seen, log_id, FORMAT, self.partitions, settle_ms, int(left), *members
+        )
         if reply[0] == b"format":
             raise StoreRefused(
                 f"the store is laid out as format {reply[1].decode()} with {reply[2].decode()} partitions; this "

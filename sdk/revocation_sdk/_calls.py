@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -38,7 +37,7 @@ class Calls:
             metadata = self._how.metadata()
             seconds = retry.attempt_s(time.monotonic())
             try:
-                if endpoint.proven or endpoint.connect(seconds):
+                if endpoint.proven or endpoint.reached(endpoint.probe(seconds)):
                     return _succeeded(endpoint, _method(endpoint, operation)(operation.request, seconds, metadata))
                 failure = NOT_CONNECTED
             except grpc.RpcError as error:
@@ -53,9 +52,9 @@ class Calls:
             metadata = self._how.metadata()
             seconds = retry.attempt_s(time.monotonic())
             try:
-                if endpoint.proven or await _connect(endpoint, seconds):
+                if endpoint.proven or endpoint.reached(await _done(endpoint.probe(seconds))):
                     call = _method(endpoint, operation).future(operation.request, seconds, metadata)
-                    return _succeeded(endpoint, await _outcome(call))
+                    return _succeeded(endpoint, (await _done(call)).result())
                 failure = NOT_CONNECTED
             except grpc.RpcError as error:
                 failure = failure_of(error)
@@ -80,38 +79,19 @@ def _succeeded(endpoint: Endpoint, response: T) -> T:
     return response
 
 
-async def _outcome(call: Any) -> Any:
-    """The response of a call that runs on gRPC's threads. Cancels it if the task is cancelled."""
-    try:
-        await _signalled(lambda done: call.add_done_callback(lambda _: done(None)))
-        return call.result()
-    finally:
-        call.cancel()
-
-
-async def _connect(endpoint: Endpoint, timeout: float) -> bool:
-    end: list[Callable[[], None]] = []
-    try:
-        return await asyncio.wait_for(_signalled(lambda done: end.append(endpoint.watch_connection(done))), timeout)
-    except TimeoutError:
-        return False
-    finally:
-        for unsubscribe in end:
-            unsubscribe()
-
-
-def _signalled(begin: Callable[[Callable[[Any], None]], object]) -> Awaitable[Any]:
-    """What another thread reports first, to this event loop."""
+async def _done(call: Any) -> Any:
+    """Waits, on an event loop, for a call that runs on gRPC's threads. Cancels it if the task is cancelled."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
+    done = asyncio.Event()
 
-    def settle(value: Any) -> None:
-        if not future.done():
-            future.set_result(value)
-
-    def report(value: Any) -> None:
+    def wake(_: object) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(settle, value)
+            loop.call_soon_threadsafe(done.set)
 
-    begin(report)
-    return future
+    call.add_done_callback(wake)
+    try:
+        await done.wait()
+    except BaseException:
+        call.cancel()
+        raise
+    return call

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import ipaddress
-import queue
 import re
 import threading
 from collections.abc import Callable
@@ -19,12 +18,14 @@ from typing import Any
 
 import grpc
 
+from revocation_sdk._wire import failure_of
 from revocation_sdk.errors import ConfigError, Unavailable
 
 DEFAULT_PORT = 50051
 MAX_RECEIVE_BYTES = 16 * 1024 * 1024
 KEEPALIVE_MS = 30_000
 _MAX_RETIRED = 2
+_UNREACHED = frozenset(("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"))
 _UNIX = re.compile(r"unix(-abstract)?:")
 _DNS = re.compile(r"dns:(///|)(?P<rest>[^/]*)$")
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%a-z]+\]|[^:\[\]/@\s]+)(:(?P<port>[0-9]{1,5}))?$")
@@ -182,6 +183,7 @@ class Endpoint:
         self.proven = False
         """A call got through lately; else whoever calls waits for the connection first."""
         self._stubs: dict[type[Any], Any] = {}
+        self._probe: Any = self.channel.unary_unary("/grpc.health.v1.Health/Check")
 
     def stub(self, kind: type[Any]) -> Any:
         """The stub of a service."""
@@ -190,28 +192,24 @@ class Endpoint:
             stub = self._stubs[kind] = kind(self.channel)
         return stub
 
-    def watch_connection(self, report: Callable[[bool], None]) -> Callable[[], None]:
-        """Connects and reports, perhaps several times, whether that worked. Returns how to end it."""
+    def probe(self, timeout: float) -> Any:
+        """A call that does nothing (gRPC's health check), as a future; `reached` reads it.
 
-        def heard(state: grpc.ChannelConnectivity) -> None:
-            if state is grpc.ChannelConnectivity.READY:
-                report(True)
-            elif state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
-                report(False)
+        Before a channel has proven itself, it tells "nothing was sent" from "nobody knows". The channel's own idea
+        of its connection could not, behind a proxy, and watching it needs a thread that outlives the channel.
+        """
+        return self._probe.future(b"", timeout)
 
-        self.channel.subscribe(heard, try_to_connect=True)
-        return lambda: self.channel.unsubscribe(heard)
-
-    def connect(self, timeout: float) -> bool:
-        """Waits for a connection. False: there is none, so nothing was sent."""
-        reports: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        end = self.watch_connection(reports.put)
+    @staticmethod
+    def reached(probe: Any) -> bool:
+        """Whether a probe got through, whatever the answer was. Waits for it."""
         try:
-            return reports.get(timeout=timeout)
-        except queue.Empty:
+            probe.result()
+        except grpc.RpcError as error:
+            return failure_of(error).code not in _UNREACHED
+        except grpc.FutureCancelledError:
             return False
-        finally:
-            end()
+        return True
 
     def close(self) -> None:
         """Ends the channel and all that runs on it."""

@@ -49,4 +49,7 @@ def decode_positions(text: str) -> tuple[Position, ...]:
     if len(packed) % _TEXT.size or not packed:
         raise ValueError("not a position: wrong length")
     parts = (_TEXT.unpack_from(packed, offset) for offset in range(0, len(packed), _TEXT.size))
-    return tuple(Position(b"" if log_id == bytes(16) else log_id, seq, digest) for log_id, seq, digest in parts)
+    positions = tuple(Position(b"" if log_id == bytes(16) else log_id, seq, digest) for log_id, seq, digest in parts)
+    if encode_positions(positions) != text:
+        raise ValueError("not a position: not canonical base64url")
+    return positions

@@ -31,6 +31,7 @@ log = logging.getLogger("revocation_sdk")
 _TICK_S = 1.0
 _MIN_SILENCE_S = 3.0
 _STARVED_S = 4.0
+_MAX_WATCH_S = 1.5
 _PING_PATIENCE_S = 0.2
 _EXPIRE_EVERY_S = 30.0
 _EXPIRE_SHARE = 50
@@ -53,7 +54,9 @@ class Worker:
         self.trouble = ""
         """Why the last stream ended, as a stable word; empty while all is well."""
         self.started_at: float | None = None
-        self._beat: float | None = None
+        self._beats = 0
+        """How often the keeper has run."""
+        self._watched = (-1, 0.0, 0.0)
         self._follower = follower
         self._endpoints = endpoints
         self._how = how
@@ -95,9 +98,18 @@ class Worker:
                     thread.join(wait)
 
     def starved(self) -> bool:
-        """Whether the threads were started and do not run."""
-        since = self.started_at if self._beat is None else self._beat
-        return since is not None and self._clock.mono() - since > _STARVED_S
+        """Whether the threads were started and do not run, as far as those who ask have seen.
+
+        A pause of the whole process, in which nobody could ask either, counts for next to nothing.
+        """
+        now = self._clock.mono()
+        beats, asked, waited = self._watched
+        if self.started_at is None or beats != self._beats:
+            waited = 0.0
+        else:
+            waited += min(now - asked, _MAX_WATCH_S)
+        self._watched = (self._beats, now, waited)
+        return waited > _STARVED_S
 
     def merge(self, rows: bytes) -> None:
         """Joins rows into the view, which has one writer at a time."""
@@ -196,11 +208,12 @@ class Worker:
 
     def _keep(self) -> None:
         tick = self._ping_interval / math.ceil(self._ping_interval / _TICK_S)
-        self._beat = self._clock.mono()
+        last = self._clock.mono()
         while not self._stop.wait(tick):
             now = self._clock.mono()
-            slept = now - self._beat > tick + _TICK_S
-            self._beat = now
+            slept = now - last > tick + _TICK_S
+            last = now
+            self._beats += 1
             stream = self._stream
             if stream is not None:
                 self._look_after(stream, now, slept)

@@ -73,4 +73,4 @@ def test_a_member_that_was_killed_is_struck_off_and_holds_nobody_up(installation
     # It comes back as a newcomer, and takes part.
     replicas[2].start()
     replicas[2].wait_ready()
-    assert len([member for member in client.members() if member.active]) == 3
+    until(lambda: len([member for member in client.members() if member.active]) == 3, "it is a member again")

@@ -135,11 +135,16 @@ def test_renewed_credentials_get_a_new_channel(tmp_path: Path) -> None:
         endpoints.close()
 
 
+def reached(endpoints: Endpoints) -> bool:
+    endpoint = endpoints.current()
+    return endpoint.reached(endpoint.probe(20))
+
+
 def test_whether_there_is_a_connection() -> None:
     with Peer() as peer:
         endpoints = Endpoints(parse_address(peer.address), Security(), 0)
-        assert endpoints.current().connect(20)
+        assert reached(endpoints)
         endpoints.close()
     endpoints = Endpoints(parse_address(peer.address), Security(), 0)
-    assert not endpoints.current().connect(20)
+    assert not reached(endpoints)
     endpoints.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 import time
@@ -41,7 +42,7 @@ LIMIT_S = 30.0
 CODE = grpc.StatusCode
 
 
-def claims(jti: str = "good", **more: Any) -> dict[str, Any]:
+def claims(jti: object = "good", **more: Any) -> dict[str, Any]:
     now = time.time()
     return {"jti": jti, "iss": "https://id", "sub": "alice", "iat": int(now), "exp": int(now) + 600, **more}
 
@@ -96,9 +97,9 @@ def refused(client: RevocationClient, jti: str) -> bool:
 
 def test_a_constructor_does_no_io() -> None:
     client = RevocationClient("nowhere.invalid:1", insecure=True)
-    assert client.state is State.IDLE
+    states = [client.state]
     client.close()
-    assert client.state is State.CLOSED
+    assert [*states, client.state] == [State.IDLE, State.CLOSED]
 
 
 def test_a_snapshot_makes_the_view_fresh(peer: Peer, client: RevocationClient) -> None:
@@ -324,16 +325,22 @@ def test_without_a_clock_that_counts_suspend_nothing_is_fresh(peer: Peer, clocks
         assert caught.value.reason == "no_clock"
 
 
-def test_a_follower_that_gets_no_thread_says_so(peer: Peer, clocks: Clocks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_follower_that_gets_no_thread_says_so(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading.Thread, "start", lambda self: None)
-    client = RevocationClient(peer.address, clock=clocks.clock())
-    client.start()
-    clocks.mono_ahead = 10.0
+    monkeypatch.setattr("revocation_sdk._following._LOOK_EVERY_S", 0.01)
+    ticks = itertools.count()
+    client = RevocationClient(peer.address, clock=Clock(lambda: float(next(ticks)), time.time))
     with pytest.raises(NotFresh) as caught:
-        client.wait_until_fresh(LIMIT_S)
+        client.wait_until_fresh(1000)
     assert caught.value.reason == "no_thread"
     with pytest.raises(StatusUnknown, match="enable-threads"):
         client.check(claims())
+
+
+def test_a_pause_of_the_process_is_not_mistaken_for_that(peer: Peer, client: RevocationClient, clocks: Clocks) -> None:
+    client.wait_until_fresh(LIMIT_S)
+    clocks.mono_ahead = 1000.0
+    client.wait_until_fresh(LIMIT_S)
 
 
 def test_expired_entries_are_dropped_by_the_clock_that_is_behind(peer: Peer, clocks: Clocks) -> None:
@@ -445,7 +452,8 @@ def test_a_key_is_compared_if_the_caller_says_which_verified(peer: Peer, client:
     client.wait_until_fresh(LIMIT_S)
     client.check(claims())
     client.check(claims(), key_id="k2", thumbprint="other")
-    for named in ({"key_id": "k1"}, {"thumbprint": "thumb"}):
+    either: list[dict[str, Any]] = [{"key_id": "k1"}, {"thumbprint": "thumb"}]
+    for named in either:
         with pytest.raises(TokenRevoked) as caught:
             client.check(claims(), **named)
         assert caught.value.target == "key"
@@ -640,7 +648,7 @@ def test_tls_with_certificates_of_both_sides(tmp_path: Path) -> None:
         root_certificates=ca.cert_pem.bytes(),
         require_client_auth=True,
     )
-    paths = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "cert", "key")}
+    paths: dict[str, Any] = {name: str(tmp_path / f"{name}.pem") for name in ("ca", "cert", "key")}
     with Peer("localhost:0", credentials) as peer:
         with RevocationClient(peer.address, ping_interval=0.1, token=lambda: "secret", **paths) as client:
             client.wait_until_fresh(LIMIT_S)

@@ -32,7 +32,7 @@ async function api(path, body) {
   };
   let response = await send();
   if (response.status === 401 && (await refresh())) response = await send();
-  if (response.status === 401) signedOut("You have been signed out.");
+  if (response.status === 401 && accessToken !== null) signedOut("You have been signed out.");
   return response;
 }
 

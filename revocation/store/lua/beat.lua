@@ -7,8 +7,10 @@
 local id, inc, log = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local m = meta()
 local caller, skew = tonumber(ARGV[4]), tonumber(ARGV[5])
-local state = gate(m, log) or sane(m, caller, skew)
+local state = gate(m, log)
 if state == 'demoted' then return {state} end
+-- Nobody should heal a history that is to be opened anew.
+if not state or state == 'heal' then state = sane(m, caller, skew) or state end
 
 -- H8: a newcomer is active once every member has read its registration; itself too, for it must know them all.
 local function all_have_read(registration)
