@@ -16,10 +16,9 @@ from revocation.replica import Replica, ReplicaOptions
 from revocation.service import Realm, Revocations
 from revocation.session_keys import SessionKeys
 from revocation.session_service import Sessions
-from revocation.store import Durability
+from revocation.store import Durability, Member
 from revocation.store.sessions import FullStore
 from revocation.telemetry import Metrics
-from revocation_api.v1 import revocation_pb2 as pb
 
 _FORGET_S = 30.0
 
@@ -118,16 +117,10 @@ class Node:
         """This process's clock minus the store's."""
         return self.replicas[0].clock.wall_ms() - self.store_ms()
 
-    def members(self) -> list[pb.ListMembersResponse.Member]:
-        """The registry as last seen."""
+    def members(self) -> list[tuple[int, str, Member, bool]]:
+        """The registry as last seen: partition, id, what it says, and whether it has confirmed the history."""
         return [
-            pb.ListMembersResponse.Member(
-                id=name,
-                partition=replica.index,
-                active=member.active,
-                confirmed=member.log_id == replica.registry.log_id,
-                last_seen_ms=member.beat_ms,
-            )
+            (replica.index, name, member, member.log_id == replica.registry.log_id)
             for replica in self.replicas
             for name, member in sorted(replica.registry.members.items())
         ]

@@ -200,7 +200,7 @@ class Replica:
         if registry.closed is not None:
             self._not_usable(registry.closed.value)
             return _RETRY_S
-        if self._reload:
+        if self._reload or self.healing:  # or healing was interrupted after the store had confirmed us
             return await self._heal(registry)
         self._known = set(registry.members) | {self._options.member}
         self._read_version = registry.version
@@ -264,12 +264,12 @@ class Replica:
         first = self._incarnation is None
         self._incarnation, self._read_version, self._reload = incarnation, 0, False
         self._known |= set(registry.members)
-        applied = plan.adopt()
+        # Told in the same step, or somebody who subscribes in between would hear of it twice (D9).
+        self._on_applied(self.index, plan.adopt())
         if first:
             await healing.remember(self.index, self._store, self.partition, registry)
         self.healing = False
         self._start_reading()
-        self._on_applied(self.index, applied)
         await self._on_confirmed(self.index)
         log.info("history_confirmed", partition=self.index, proposed=plan.proposed, learned=plan.learned)
         return 0.0

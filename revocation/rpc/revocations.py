@@ -70,7 +70,18 @@ class RevocationServicer:
 
     async def ListMembers(self, request: pb.ListMembersRequest, context: Context) -> pb.ListMembersResponse:
         async def body(_: Caller, __: float) -> pb.ListMembersResponse:
-            return pb.ListMembersResponse(members=self._node.members())
+            return pb.ListMembersResponse(
+                members=[
+                    pb.ListMembersResponse.Member(
+                        id=name,
+                        partition=partition,
+                        active=member.active,
+                        confirmed=confirmed,
+                        last_seen_ms=member.beat_ms,
+                    )
+                    for partition, name, member, confirmed in self._node.members()
+                ]
+            )
 
         return await self._calls.run(context, "ListMembers", "", body)
 

@@ -112,29 +112,28 @@ class _Certificates:
     def __init__(self, cert: Path, key: Path, client_ca: Path | None) -> None:
         self._files = [cert, key, *([client_ca] if client_ca is not None else [])]
         self._stamp = self._stamps()
+        self._current = self._configuration()
 
     def credentials(self) -> grpc.ServerCredentials:
         """Credentials that follow the files. Raises OSError if they cannot be read now."""
         return grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._changed, require_client_authentication=len(self._files) == 3
+            self._current, self._latest, require_client_authentication=len(self._files) == 3
         )
 
     def _configuration(self) -> grpc.ServerCertificateConfiguration:
         cert, key, *ca = (path.read_bytes() for path in self._files)
         return grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=ca[0] if ca else None)
 
-    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
+    def _latest(self) -> grpc.ServerCertificateConfiguration:
+        """Asked by gRPC before every handshake."""
         stamp = self._stamps()
-        if stamp == self._stamp:
-            return None
-        try:
-            made = self._configuration()
-        except OSError:
-            log.warning("certificates_not_reloaded", hint="the last good ones stay in use")
-            return None
-        self._stamp = stamp
-        log.info("certificates_reloaded")
-        return made
+        if stamp != self._stamp:
+            try:
+                self._current, self._stamp = self._configuration(), stamp
+                log.info("certificates_reloaded")
+            except OSError:
+                log.warning("certificates_not_reloaded", hint="the last good ones stay in use")
+        return self._current
 
     def _stamps(self) -> tuple[int, ...]:
         return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in self._files)

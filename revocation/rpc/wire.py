@@ -103,7 +103,7 @@ def operation(request: pb.RevokeRequest | pb.BatchRevokeTokensRequest, caller: s
     content = type(request)()
     content.MergeFromString(request.SerializeToString())
     for field in ("op_id", "min_ack", "reason"):
-        content.ClearField(field)  # type: ignore[arg-type]
+        content.ClearField(field)
     digest = request_digest(content.SerializeToString(deterministic=True))
     return Operation(request.realm, caller, op_id(request.op_id), digest)
 

@@ -227,11 +227,7 @@ class RedisStore(RedisSessions):
         key = self._key(partition, "log")
         client = await self._serving(key)
         reply = await self._call(client.xread({key: f"{after}-0"}, count, min(block_ms, _LONGEST_WAIT_MS) or None))
-        if not reply:
-            return []
-        # RESP2 answers pairs of (stream, records), RESP3 a mapping to lists of them.
-        records = next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
-        return [_log_entry(record_id, fields) for record_id, fields in records]
+        return [_log_entry(record_id, fields) for _, records in reply or () for record_id, fields in records]
 
     async def agree_on_secret(self, commitments: dict[str, str]) -> None:
         key = self._key(0, "secrets")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from revocation_sdk._lattice import CUTOFF, DENIAL, FIRST_CUTOFF_KIND, NEVER, Cutoff, Group, join_groups, parse_groups
@@ -22,6 +23,8 @@ BUILDERS: dict[str, Builder] = {
     "numpy, tiny segments": NumpyBuilder(4, 2),
 }
 """Tiny segments show with a few entries what full ones show with millions."""
+
+unhurried = settings(deadline=None)  # a busy machine is no failure
 
 MOST = 2**64 - 1
 fingerprints = st.one_of(

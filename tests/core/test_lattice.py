@@ -21,7 +21,7 @@ from revocation_sdk._lattice import (
     parse_groups,
     row_size,
 )
-from tests.core.strategies import groups, malformed_tails, rows
+from tests.core.strategies import groups, malformed_tails, rows, unhurried
 
 KEY = RealmKey(1, bytes(range(32)))
 any_text = st.text(st.characters(codec=None), max_size=20)  # lone surrogates too
@@ -29,11 +29,13 @@ issuers = st.none() | any_text
 targets = st.tuples(st.sampled_from(Kind), issuers, any_text)
 
 
+@unhurried
 @given(st.lists(groups, max_size=6))
 def test_what_is_joined_parses_to_the_same_groups(wanted: list[Group]) -> None:
     assert list(parse_groups(join_groups(wanted))) == [group for group in wanted if group.rows]
 
 
+@unhurried
 @given(st.lists(groups, max_size=6))
 def test_the_format_is_the_one_of_the_contract(wanted: list[Group]) -> None:
     expected = b""
@@ -44,17 +46,20 @@ def test_the_format_is_the_one_of_the_contract(wanted: list[Group]) -> None:
     assert join_groups(wanted) == expected
 
 
+@unhurried
 @given(rows, rows)
 def test_rows_put_one_behind_the_other_are_rows(first: bytes, second: bytes) -> None:
     assert list(parse_groups(first + second)) == [*parse_groups(first), *parse_groups(second)]
     assert count_rows(first + second) == count_rows(first) + count_rows(second)
 
 
+@unhurried
 @given(rows)
 def test_counting_counts_rows_and_not_groups(blob: bytes) -> None:
     assert count_rows(blob) == sum(len(group.rows) // row_size(group.kind) for group in parse_groups(blob))
 
 
+@unhurried
 @given(st.binary(max_size=200))
 def test_noise_parses_to_itself_or_is_malformed(noise: bytes) -> None:
     try:
@@ -64,6 +69,7 @@ def test_noise_parses_to_itself_or_is_malformed(noise: bytes) -> None:
     assert sum(GROUP.size + len(group.rows) for group in found) == len(noise)
 
 
+@unhurried
 @given(rows, malformed_tails)
 def test_a_malformed_tail_is_noticed(blob: bytes, tail: bytes) -> None:
     with pytest.raises(MalformedRows):
@@ -72,6 +78,7 @@ def test_a_malformed_tail_is_noticed(blob: bytes, tail: bytes) -> None:
         count_rows(blob + tail)
 
 
+@unhurried
 @given(groups.filter(lambda group: bool(group.rows)), st.data())
 def test_a_group_that_is_cut_off_is_malformed(group: Group, data: st.DataObject) -> None:
     blob = join_groups([group])
@@ -146,11 +153,13 @@ def read_back(message: bytes) -> tuple[Kind, str | None, str]:
     return kind, issuer, message[at + 4 :].decode("utf-8", "surrogatepass")
 
 
+@unhurried
 @given(targets)
 def test_no_two_targets_hash_the_same_input(target: tuple[Kind, str | None, str]) -> None:
     assert read_back(fingerprint_input(*target)) == target
 
 
+@unhurried
 @given(targets)
 def test_another_realm_key_gives_another_fingerprint(target: tuple[Kind, str | None, str]) -> None:
     assert KEY.fingerprint(*target) != RealmKey(1, b"\x01" * 32).fingerprint(*target)

@@ -9,12 +9,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from revocation_sdk._position import NOWHERE, ZERO_DIGEST, Position, chain, decode_positions, encode_positions
+from tests.core.strategies import unhurried
 
 log_ids = st.just(b"") | st.binary(min_size=16, max_size=16).filter(any)
 positions = st.builds(Position, log_ids, st.integers(0, 2**64 - 1), st.binary(min_size=20, max_size=20))
 lists = st.lists(positions, min_size=1, max_size=5).map(tuple)
 
 
+@unhurried
 @given(lists)
 def test_positions_survive_their_text(wanted: tuple[Position, ...]) -> None:
     text = encode_positions(wanted)
@@ -22,6 +24,7 @@ def test_positions_survive_their_text(wanted: tuple[Position, ...]) -> None:
     assert set(text) <= set(string.ascii_letters + string.digits + "-_")
 
 
+@unhurried
 @given(st.text(max_size=130) | st.text(string.ascii_letters + string.digits + "-_+/=", min_size=55, max_size=65))
 @example("A" * 59)
 @example("A" * 58 + "B")  # stray bits behind the last byte
@@ -42,6 +45,7 @@ def test_a_wrong_length_is_refused(size: int) -> None:
         decode_positions(base64.urlsafe_b64encode(bytes(size)).rstrip(b"=").decode())
 
 
+@unhurried
 @given(st.lists(st.binary(max_size=30), max_size=6))
 def test_the_digest_chains_over_exactly_what_was_received(records: list[bytes]) -> None:
     place = Position(b"h" * 16, 0, ZERO_DIGEST)
@@ -52,6 +56,7 @@ def test_the_digest_chains_over_exactly_what_was_received(records: list[bytes]) 
         assert place == Position(b"h" * 16, number, digest)
 
 
+@unhurried
 @given(st.lists(st.binary(max_size=4), min_size=1, max_size=6), st.data())
 def test_pasts_that_differ_anywhere_have_different_digests(records: list[bytes], data: st.DataObject) -> None:
     changed = list(records)

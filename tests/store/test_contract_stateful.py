@@ -42,6 +42,7 @@ class SideBySide(RuleBasedStateMachine):
         self.server = ServerWorld(self.url, **options)
         self.run(self.memory.advance(self.server.now - self.memory.now))
         self.worlds: tuple[World, World] = (self.memory, self.server)
+        self.begun = False
         self.histories = 0
         self.seen: dict[tuple[str, int], Standing] = {}
         self.versions: dict[int, int] = {}
@@ -60,9 +61,10 @@ class SideBySide(RuleBasedStateMachine):
         return actual
 
     def teardown(self) -> None:
-        for partition in (0, 1):
-            for realm in ("r", "s"):
-                self.loads(partition, realm)
+        if self.begun:
+            for partition in (0, 1):
+                for realm in ("r", "s"):
+                    self.loads(partition, realm)
         for world in self.worlds:
             self.run(world.close())
         self.loop.close()
@@ -76,6 +78,7 @@ class SideBySide(RuleBasedStateMachine):
     def begin(self, members: list[str]) -> None:
         self.run(self.server.lose())
         self.run(self.server.begin())
+        self.begun = True
         if members:
             self.everybody_joins(0, members)
 

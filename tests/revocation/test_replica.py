@@ -1,0 +1,100 @@
+"""A replica on the store in memory: what it does when the store fails in the middle of something."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from revocation.barrier import Barrier
+from revocation.membership import Timing
+from revocation.partition import Applied
+from revocation.replica import Replica, ReplicaOptions
+from revocation.store import Closed, Denials, Durability, LogEntry, Op, StoreUnavailable
+from revocation.store.memory import MemoryStore
+from revocation_sdk._lattice import DENIAL, Kind
+
+
+class Unreliable(MemoryStore):
+    """Does what it is asked; the answer to the call named in `lose_reply` is lost, once."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: time.time_ns() // 1_000_000)
+        self.lose_reply: set[str] = set()
+
+    async def confirm(self, *arguments: Any) -> int | Closed:
+        answer = await super().confirm(*arguments)
+        self._lose("confirm")
+        return answer
+
+    async def read_log(self, partition: int, after: int, count: int, block_ms: int) -> list[LogEntry]:
+        if block_ms == 0:
+            self._lose("remember")
+        return await super().read_log(partition, after, count, block_ms)
+
+    def _lose(self, what: str) -> None:
+        if what in self.lose_reply:
+            self.lose_reply.remove(what)
+            raise StoreUnavailable("a reply was lost")
+
+
+@asynccontextmanager
+async def running(store: MemoryStore, member: str, applied: list[Applied] | None = None) -> AsyncIterator[Replica]:
+    options = ReplicaOptions(member, heartbeat_s=0.01, timing=Timing(settle_ms=0, detect_ms=1_000))
+
+    def on_applied(_: int, more: list[Applied]) -> None:
+        if applied is not None:
+            applied.extend(more)
+
+    async def on_confirmed(_: int) -> None: ...
+
+    replica = Replica(0, store, options, on_applied, on_confirmed)
+    task = asyncio.create_task(replica.run())
+    try:
+        await replica.usable(5)
+        yield replica
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def commit(store: MemoryStore, replica: Replica, keys: Sequence[int]) -> None:
+    for key in keys:
+        row = DENIAL.pack(key, int(time.time()) + 600)
+        op = Op("default", f"{key:032x}", "0" * 32, (Denials(Kind.TOKEN, 1, row),))
+        answer = await store.commit(0, replica.standing(), time.time_ns() // 1_000_000, [op], Durability())
+        assert not isinstance(answer, Closed)
+        await asyncio.wait_for(replica.applied(replica.standing().log_id, answer.seq), 5)
+
+
+@pytest.mark.parametrize("lost", ["confirm", "remember"])
+async def test_a_load_that_the_store_interrupts_is_done_again(lost: str) -> None:
+    """Else the replica would count as usable, read no log, and hold up every commit and barrier for ever (I3)."""
+    store = Unreliable()
+    async with running(store, "first") as first:
+        await commit(store, first, range(5))
+        store.lose_reply.add(lost)
+        async with running(store, "second") as second:
+            assert not store.lose_reply
+            assert len(second.partition.realm("default").view) == 5
+            await asyncio.wait_for(Barrier(second, store, Durability()).prove(), 5)
+            await commit(store, second, [5])
+
+
+async def test_a_member_that_was_struck_off_and_whose_confirmation_goes_unanswered_comes_back() -> None:
+    store = Unreliable()
+    async with running(store, "first") as first, running(store, "second") as second:
+        await commit(store, first, range(5))
+        store.data[0].members.pop("second")
+        store.lose_reply.add("confirm")
+        await commit(store, first, [5])
+        for _ in range(500):
+            if not store.lose_reply and second.state == "usable" and not second.healing:
+                break
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(Barrier(second, store, Durability()).prove(), 5)
+        await commit(store, second, [6])

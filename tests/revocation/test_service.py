@@ -1,0 +1,93 @@
+"""Decisions of the service that need no store to be seen."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from revocation.errors import InvalidField
+from revocation.model import Operation, Target
+from revocation.realms import RealmSettings
+from revocation.service import Realm, Revocations
+from revocation.store import Denials, Op, OpResult, OpState
+from revocation_sdk._lattice import DENIAL, Kind, RealmKey
+from revocation_sdk._requests import make_op_id
+
+NOW_S = int(time.time())
+LOG = "00" * 16
+
+
+class World:
+    """A service whose clocks stand where a test puts them, and that keeps what it is asked to commit."""
+
+    def __init__(self, partitions: int) -> None:
+        self.now_s = NOW_S
+        self.ops: list[Op] = []
+        replica = SimpleNamespace(
+            store_ms=lambda: self.now_s * 1000,
+            clock=SimpleNamespace(wall_ms=lambda: self.now_s * 1000),
+            partition=SimpleNamespace(log_id=LOG),
+        )
+        realm = Realm("default", RealmSettings(), (RealmKey(7, b"k" * 32),))
+        self.slack_s = realm.slack_s
+        committers = [self] * partitions
+        self.service = Revocations({"default": realm}, cast(Any, [replica] * partitions), cast(Any, committers), [])
+
+    async def commit(self, op: Op, deadline: float) -> OpResult:
+        self.ops.append(op)
+        return OpResult(OpState.DONE, realm_seq=1, realm_digest=bytes(20))
+
+    def committed(self) -> dict[str, set[bytes]]:
+        """Rows by op record."""
+        found = {}
+        for op in self.ops:
+            rows = [group.rows for group in op.groups if isinstance(group, Denials)]
+            found[op.key] = {DENIAL.pack(*row) for packed in rows for row in DENIAL.iter_unpack(packed)}
+        self.ops.clear()
+        return found
+
+
+def operation() -> Operation:
+    return Operation("default", "somebody", uuid.UUID(make_op_id(NOW_S)), "0" * 32)
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_retry_of_a_batch_divides_it_as_the_first_try_did_although_a_part_has_expired(partitions: int) -> None:
+    """Else an item that moved into a part which was committed before would be acknowledged and never stored (I2)."""
+    world = World(partitions)
+    targets = [
+        Target(Kind.TOKEN, None, f"jti-{number}", NOW_S + (300 if number % 7 else 1 - world.slack_s))
+        for number in range(2_000)
+    ]
+    same = operation()
+    await world.service.revoke_tokens(same, targets, 0)
+    first = world.committed()
+    assert sum(map(len, first.values())) == len(targets)
+    world.now_s += 60  # every seventh is over now
+    await world.service.revoke_tokens(same, targets, 0)
+    second = world.committed()
+    assert 0 < sum(map(len, second.values())) < len(targets)
+    for key, rows in second.items():
+        assert rows <= first[key]
+
+
+async def test_a_batch_of_which_all_has_expired_commits_nothing() -> None:
+    world = World(1)
+    targets = [Target(Kind.TOKEN, None, f"jti-{number}", NOW_S - 600) for number in range(600)]
+    receipt = await world.service.revoke_tokens(operation(), targets, 0)
+    assert not receipt.stored
+    assert not world.ops
+
+
+async def test_a_batch_names_the_item_that_is_beyond_the_horizon_also_if_it_is_the_only_one() -> None:
+    world = World(1)
+    too_late = Target(Kind.TOKEN, None, "a", NOW_S + 40 * 86_400)
+    with pytest.raises(InvalidField) as of_batch:
+        await world.service.revoke_tokens(operation(), [too_late], 0)
+    with pytest.raises(InvalidField) as of_one:
+        await world.service.revoke(operation(), too_late, 0)
+    assert (of_batch.value.field, of_one.value.field) == ("items[0].expires_at", "token.expires_at")
