@@ -47,6 +47,7 @@ async def prepare(
 
     Records of the old history that are read on the way go to `deliver`.
     """
+    reload = reload and partition.log_id == registry.log_id
     if partition.log_id == registry.log_id and not reload:
         # Struck off in a history that we followed: the store has all that we hold. Come back as a newcomer.
         return Plan(lambda: [], 0, 0)

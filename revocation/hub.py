@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from revocation.barrier import Barrier
@@ -184,7 +184,6 @@ class Hub:
         self._asked: list[tuple[RealmHub, Subscriber, int]] = []
         self._answering: asyncio.Task[None] | None = None
         self._flush_due = False
-        self.on_progress: Callable[[], None] | None = None
 
     @property
     def may_snapshot(self) -> bool:

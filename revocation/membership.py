@@ -68,7 +68,8 @@ def strikes(registry: Registry, own: str, timing: Timing) -> list[Strike]:
         if name == own or silent_ms < timing.detect_ms:
             continue
         if registry.usable:
-            found.append(Strike(name, forced=False))
+            # By force in the end, because it may be what a newcomer's activation waits for (H8).
+            found.append(Strike(name, forced=silent_ms >= timing.strike_after_ms))
         elif member.log_id != registry.log_id and silent_ms >= timing.strike_after_ms:
             found.append(Strike(name, forced=True))
     return found

@@ -22,7 +22,11 @@ LEARNED_BYTES = 256 * 1024
 
 
 class Diverged(Exception):
-    """The log is not a continuation of what this replica holds: a gap, a trim or another past. Load again."""
+    """The log is not a continuation of what this replica holds: a gap, a trim or another past (`fork`). Load again."""
+
+    def __init__(self, why: str, fork: bool = False) -> None:
+        super().__init__(why)
+        self.fork = fork
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +80,10 @@ class Partition:
     def apply(self, entry: LogEntry) -> Applied:
         """Applies the next record of the log. Raises Diverged if it is not the next one of this past."""
         history = self.realm(entry.realm)
-        if entry.seq != self.seq + 1 or entry.digest != chain(self.digest, entry):
-            raise Diverged("partition chain")
+        if entry.seq != self.seq + 1:
+            raise Diverged("gap")
+        if entry.digest != chain(self.digest, entry):
+            raise Diverged("partition chain", fork=True)
         before = history.position
         expected = before.advance(entry.rows)
         if (entry.realm_seq, entry.realm_digest) != (expected.seq, expected.digest.hex()):

@@ -21,7 +21,7 @@ from revocation import healing
 from revocation.clock import Clock, system_clock
 from revocation.membership import Step, Timing, may_vouch, next_step, strikes, waiting_for
 from revocation.partition import Applied, Diverged, Partition
-from revocation.store import Closed, Durability, LogEntry, Registry, Standing, Store, StoreUnavailable
+from revocation.store import Closed, Durability, Heads, LogEntry, Registry, Standing, Store, StoreUnavailable, Tail
 
 log = structlog.get_logger("revocation.replica")
 
@@ -29,6 +29,8 @@ READ_COUNT = 512
 READ_BLOCK_MS = 1_000
 _RETRY_S = 0.1
 _CHECKPOINT_MS = 1_000
+_CATCH_UP_S = 1.0
+_HISTORIES = 256
 
 
 class NotReady(Exception):
@@ -85,6 +87,9 @@ class Replica:
         self._known: set[str] = {options.member}
         self._read_version = 0
         self._reload = False
+        self._forked = False
+        self._entered = ""
+        self._left: deque[str] = deque(maxlen=_HISTORIES)
         self._following = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._kick = asyncio.Event()
@@ -163,7 +168,13 @@ class Replica:
     async def _beat(self) -> Registry:
         sent = self.clock.mono()
         registry = await self._store.beat(
-            self.index, self._who(), self._options.member, self.clock.wall_ms(), self._read_version, self._trim_below()
+            self.index,
+            self._who(),
+            self._options.member,
+            self.clock.wall_ms(),
+            self._read_version,
+            self._trim_below(),
+            applied=self.partition.seq,
         )
         if registry.now_ms:
             # Half the way there and back: good enough for a clock that only judges with a margin.
@@ -178,6 +189,9 @@ class Replica:
         return Standing(self.partition.log_id, self._options.member, self._incarnation)
 
     async def _act(self, registry: Registry) -> float:
+        if registry.closed in {None, Closed.HEAL} and self._is_past(registry):
+            log.warning("old_history", partition=self.index, hint="the store shows a past that this replica has left")
+            return await self._open(registry, left=True)
         match next_step(registry, self._options.timing):
             case Step.OPEN:
                 return await self._open(registry)
@@ -202,6 +216,7 @@ class Replica:
             return _RETRY_S
         if self._reload or self.healing:  # or healing was interrupted after the store had confirmed us
             return await self._heal(registry)
+        self.partition.cover(registry.log_id, registry.seq)
         self._known = set(registry.members) | {self._options.member}
         self._read_version = registry.version
         for strike in strikes(registry, self._options.member, self._options.timing):
@@ -225,23 +240,43 @@ class Replica:
             self._kick.set()
 
     async def _held_everywhere(self, registry: Registry) -> bool:
-        """H10: a quiet strike needs all store nodes to hold everything."""
+        """H10: a quiet strike needs all store nodes, and the one who strikes, to hold everything."""
         replicas = max(self._options.copies, registry.replicas)
         who = self._who()
-        if replicas == 0 or who is None:
-            return replicas == 0
-        # A settle is a write that changes nothing: without one WAIT would have nothing to wait for (H12).
-        await self._store.settle(self.index, registry.log_id, 0)
-        tail = await self._store.barrier(self.index, who, self.clock.wall_ms(), Durability(replicas=replicas))
-        return not isinstance(tail, Closed) and tail.copies >= replicas
+        if who is None:
+            return False
+        tail: Heads | Tail | Closed
+        if replicas:
+            tail = await self._store.barrier(self.index, who, self.clock.wall_ms(), Durability(replicas=replicas))
+        else:
+            tail = await self._store.heads(self.index, who.log_id)
+        if isinstance(tail, Closed) or (isinstance(tail, Tail) and tail.copies < replicas):
+            return False
+        try:
+            await asyncio.wait_for(self.applied(who.log_id, tail.seq), _CATCH_UP_S)
+        except (Fenced, TimeoutError):
+            return False
+        return True
 
     # -- histories ----------------------------------------------------------------------------------------------
 
-    async def _open(self, registry: Registry) -> float:
+    def _is_past(self, registry: Registry) -> bool:
+        """Whether the store shows a past: a history that this replica has left, or a log that it has read beyond.
+
+        The first is an old primary that nobody told (each history but the last is left for good, or two of them would
+        be usable at once); the second a server that was rolled back without a restart.
+        """
+        if registry.log_id in self._left:
+            return True
+        same = registry.closed is None and registry.log_id == self.partition.log_id
+        return same and (self._forked or registry.seq < self.partition.seq)
+
+    async def _open(self, registry: Registry, left: bool = False) -> float:
         self._begin_healing("healing")
         settle_ms = self._options.timing.settle_ms
         log_id = secrets.token_hex(16)
-        closed = await self._store.open_history(self.index, registry.log_id, log_id, settle_ms, sorted(self._known))
+        known = sorted(self._known)
+        closed = await self._store.open_history(self.index, registry.log_id, log_id, settle_ms, known, left)
         if closed is None:
             log.info("history_opened", partition=self.index, base=registry.seq)
         return 0.0 if closed in (None, Closed.LATE) else _RETRY_S
@@ -252,36 +287,60 @@ class Replica:
         await self._stop_reading()
         try:
             plan = await healing.prepare(self.index, self._store, self.partition, registry, self._reload, self._deliver)
-            incarnation = await self._store.confirm(
-                self.index, registry.log_id, self._options.member, self._incarnation, self.clock.wall_ms(), sorted(self._known)
-            )
+            incarnation = await self._confirm(registry)
         except healing.Moved:
             return 0.0
+        if incarnation is Closed.FENCED:
+            raise Superseded(self._options.member)
         if isinstance(incarnation, Closed):
-            if incarnation is Closed.FENCED:
-                raise Superseded(self._options.member)
             return _RETRY_S
         first = self._incarnation is None
-        self._incarnation, self._read_version, self._reload = incarnation, 0, False
+        self._incarnation, self._read_version, self._reload, self._forked = incarnation, 0, False, False
         self._known |= set(registry.members)
-        # Told in the same step, or somebody who subscribes in between would hear of it twice (D9).
         self._on_applied(self.index, plan.adopt())
-        if first:
-            await healing.remember(self.index, self._store, self.partition, registry)
+        self._checkpoints = deque(point for point in self._checkpoints if point[1] <= self.partition.seq)
         self.healing = False
-        self._start_reading()
+        try:
+            if first:
+                await healing.remember(self.index, self._store, self.partition, registry)
+        finally:
+            self._start_reading()
         await self._on_confirmed(self.index)
         log.info("history_confirmed", partition=self.index, proposed=plan.proposed, learned=plan.learned)
         return 0.0
 
-    async def leave(self) -> None:
-        """Takes oneself off the registry, if another confirmed member holds all that this one holds (H9)."""
-        with contextlib.suppress(StoreUnavailable, NotReady):
-            who = self.standing()
-            registry = await self._beat()
-            others = [m for name, m in registry.members.items() if name != who.member and m.active]
-            if registry.usable and (others or len(registry.members) == 1):
-                await self._store.strike(self.index, who.log_id, who.member, "leave", who.incarnation, 0)
+    async def _confirm(self, registry: Registry) -> int | Closed:
+        # Where the registry is the one of our own history it knows better than we do: who is not listed, left.
+        known = [] if registry.log_id == self.partition.log_id else sorted(self._known)
+        if self._entered not in {"", registry.log_id}:
+            # Left from now on, also if the answer gets lost: the others may take us to have confirmed.
+            self._left.append(self._entered)
+        self._entered = registry.log_id
+        return await self._store.confirm(
+            self.index, registry.log_id, self._options.member, self._incarnation, self.clock.wall_ms(), known
+        )
+
+    async def leave(self, timeout_s: float = 2.0) -> None:
+        """Takes oneself off the registry, once another active member holds all that this one holds (H9).
+
+        To be called when nothing more is committed here. Does nothing if that takes too long: then the others will
+        strike this member off as a silent one.
+        """
+        with contextlib.suppress(StoreUnavailable, NotReady, TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not await self._leave():
+                    await asyncio.sleep(_RETRY_S)
+
+    async def _leave(self) -> bool:
+        who = self.standing()
+        registry = await self._store.beat(self.index, None, who.member, self.clock.wall_ms(), 0, 0)
+        if registry.log_id != who.log_id or not registry.usable:
+            return False
+        others = [member for name, member in registry.members.items() if name != who.member]
+        # What the registry shows was said before the number of its last record was read.
+        if others and not any(member.active and member.applied >= registry.seq for member in others):
+            return False
+        return await self._store.strike(self.index, who.log_id, who.member, "leave", who.incarnation, 0) is None
 
     def _begin_healing(self, state: str) -> None:
         self.healing = True
@@ -310,8 +369,7 @@ class Replica:
         reader, self._reader = self._reader, None
         if reader is not None:
             reader.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await reader
+            await asyncio.wait({reader})  # not the reader itself: our own cancellation must not look like its
 
     async def _read_forever(self) -> None:
         while True:
@@ -324,6 +382,7 @@ class Replica:
             except Diverged as error:
                 # D7: a gap or another past is never skipped.
                 log.warning("log_diverged", partition=self.index, why=str(error))
+                self._forked = error.fork
                 self._load_again()
                 return
             except Exception:

@@ -18,7 +18,18 @@ from revocation.service import Realm, Revocations
 from revocation.session_gate import SessionGate
 from revocation.session_keys import Name, NotOurs, SessionKeys, handle_text
 from revocation.session_policy import ClientPolicies, SessionSettings, of_realm, wait_usable
-from revocation.sessions import Command, Commit, End, Session, capped, decide, ended, last_token_s, token_expiry_s
+from revocation.sessions import (
+    Command,
+    Commit,
+    End,
+    Refusal,
+    Session,
+    capped,
+    decide,
+    ended,
+    last_token_s,
+    token_expiry_s,
+)
 from revocation.store import Durability
 from revocation.store.sessions import Entry, Finish, Look, Put, Sealed, Seen, SessionStore
 from revocation_sdk._judge import Versions
@@ -61,6 +72,8 @@ class Found:
     log_id: str
     applied: int
     cutoffs: Versions
+    denied: bool
+    """By a row of its own. Such a row ends the record, too: so either it came after the look, or a key was lost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +168,18 @@ class SessionDesk:
         session = self._session(place, sealed, name.handle)
         partition = self._replicas[place.partition].partition
         view, fingerprint = partition.realm(place.realm.name).view, int.from_bytes(name.fingerprint, "little")
-        if view.denied(Kind.SESSION, name.key_tag, fingerprint, seen.now_ms / 1000):
-            # What revokes a session ends its record, too; so this is a store that lost the one and not the other.
-            raise over(End.LOGOUT)
-        cutoffs = self._cutoffs(place, session, seen.now_ms)
-        where = (seen.seq, partition.log_id, partition.seq)
-        return Found(name, sealed.stamp, session, seen.now_ms, seen.clock, *where, cutoffs)
+        return Found(
+            name=name,
+            stamp=sealed.stamp,
+            session=session,
+            now_ms=seen.now_ms,
+            clock=seen.clock,
+            looked=seen.seq,
+            log_id=partition.log_id,
+            applied=partition.seq,
+            cutoffs=self._cutoffs(place, session, seen.now_ms),
+            denied=view.denied(Kind.SESSION, name.key_tag, fingerprint, seen.now_ms / 1000),
+        )
 
     def _session(self, place: Place, sealed: Sealed, handle: bytes) -> Session:
         """What is in a record. Raises SessionOver if that is over, or not readable with the keys that we have."""
@@ -192,12 +211,14 @@ class SessionDesk:
         while True:
             found = await self._find(place, names)
             outcome = decide(found.session, command, found.now_ms, found.cutoffs)
+            if found.denied:
+                outcome = Refusal(End.LOGOUT)
             if isinstance(outcome, Commit):
                 return found, outcome
-            # The view may have learned, after the look, of a cutoff that was made to spare this very session. A look
-            # that began later and shows the same record settles it.
-            settled = found.applied == found.looked or found.stamp == before
-            if outcome.end not in _BY_CUTOFF or settled:
+            # After the look, the view may have learned of a cutoff that was made to spare this very session, or of an
+            # end that the record explains. A look that began later and shows the same record settles it.
+            by_view = found.denied or outcome.end in _BY_CUTOFF
+            if not by_view or found.applied == found.looked or found.stamp == before:
                 raise over(outcome.end)
             before = found.stamp
 

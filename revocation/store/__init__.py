@@ -140,7 +140,10 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A service replica in the registry. `registered` and `read` are versions of it (H8); `log_id` is confirmed."""
+    """A service replica in the registry.
+
+    `registered` and `read` are versions of it (H8), `log_id` is confirmed, `applied` a number of the log (H9).
+    """
 
     incarnation: int
     log_id: str
@@ -148,6 +151,7 @@ class Member:
     read: int
     active: bool
     beat_ms: int
+    applied: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +214,20 @@ class Store(Protocol):
         """Where the log ends, proven on a store that this member may vouch for."""
 
     async def beat(
-        self, partition: int, who: Standing | None, member: str, caller_ms: int, read: int, trim_below: int
+        self,
+        partition: int,
+        who: Standing | None,
+        member: str,
+        caller_ms: int,
+        read: int,
+        trim_below: int,
+        *,
+        applied: int = 0,
     ) -> Registry:
-        """A heartbeat, or just a look (`who` None). The registry version `read` is what the caller holds."""
+        """A heartbeat, or just a look (`who` None).
+
+        The registry version `read` is what the caller holds; its view holds the log up to `applied`.
+        """
 
     async def open_history(
         self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], left: bool = False

@@ -146,7 +146,15 @@ class MemoryStore(MemorySessions):
         return Tail(now, data.at.seq, self._copies(durability))
 
     async def beat(
-        self, partition: int, who: Standing | None, member: str, caller_ms: int, read: int, trim_below: int
+        self,
+        partition: int,
+        who: Standing | None,
+        member: str,
+        caller_ms: int,
+        read: int,
+        trim_below: int,
+        *,
+        applied: int = 0,
     ) -> Registry:
         """See lua/beat.lua."""
         data, now = self._enter(partition)
@@ -165,7 +173,7 @@ class MemoryStore(MemorySessions):
                 data.own_ms[member] = caller_ms
                 reads = [other.read for other in data.at.members.values()]
                 active = record.active or len(reads) == 1 or min(reads) >= record.registered
-                data.at.members[member] = replace(record, active=active)
+                data.at.members[member] = replace(record, active=active, applied=applied)
         if state is None:
             data.high = max(data.high, now)
             data.log = [entry for entry in data.log if entry.seq >= trim_below]
@@ -212,6 +220,9 @@ class MemoryStore(MemorySessions):
         record = data.at.members[member]
         if incarnation is None:
             incarnation = max(now, record.incarnation + 1) if listed else now
+            if listed:
+                data.at = replace(data.at, version=data.at.version + 1)
+                record = replace(record, registered=data.at.version)
         elif record.incarnation > incarnation:
             return Closed.FENCED
         active = record.active and record.incarnation == incarnation

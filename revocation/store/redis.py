@@ -154,12 +154,20 @@ class RedisStore(RedisSessions):
         return Closed(reply[0].decode()) if len(reply) == 1 else Tail(int(reply[1]), int(reply[2]), copies)
 
     async def beat(
-        self, partition: int, who: Standing | None, member: str, caller_ms: int, read: int, trim_below: int
+        self,
+        partition: int,
+        who: Standing | None,
+        member: str,
+        caller_ms: int,
+        read: int,
+        trim_below: int,
+        *,
+        applied: int = 0,
     ) -> Registry:
         incarnation = str(who.incarnation) if who else ""
         log_id = who.log_id if who else ""
         reply = await self._run(
-            "beat", partition, member, incarnation, log_id, caller_ms, self._skew_ms, read, trim_below
+            "beat", partition, member, incarnation, log_id, caller_ms, self._skew_ms, read, trim_below, applied
         )
         return _registry(reply)
 
@@ -401,6 +409,7 @@ def _member(text: bytes) -> Member:
         int(record["read"]),
         bool(record["act"]),
         int(record["beat"]),
+        int(record.get("at", 0)),
     )
 
 

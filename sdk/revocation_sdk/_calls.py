@@ -18,6 +18,7 @@ from revocation_sdk._channel import Endpoint, Endpoints, Security
 from revocation_sdk._operation import Operation
 from revocation_sdk._retry import NOT_CONNECTED, Failure, Retry
 from revocation_sdk._wire import failure_of
+from revocation_sdk.errors import RevocationError
 
 T = TypeVar("T")
 
@@ -33,8 +34,7 @@ class Calls:
         """The answer, as the wire has it. Raises ServiceError, SessionEnded or ConfigError."""
         retry = _retry(operation, timeout)
         while True:
-            endpoint = self._endpoints.current()
-            metadata = self._how.metadata()
+            endpoint, metadata = self._prepare(retry)
             seconds = retry.attempt_s(time.monotonic())
             try:
                 if endpoint.proven or endpoint.reached(endpoint.probe(seconds)):
@@ -42,14 +42,15 @@ class Calls:
                 failure = NOT_CONNECTED
             except grpc.RpcError as error:
                 failure = failure_of(error)
+            except ValueError:  # somebody closed the channel just now
+                failure = NOT_CONNECTED
             time.sleep(self._failed(endpoint, retry, failure))
 
     async def run_async(self, operation: Operation[Any], timeout: float) -> Any:
         """As `run`, without blocking the event loop."""
         retry = _retry(operation, timeout)
         while True:
-            endpoint = self._endpoints.current()
-            metadata = self._how.metadata()
+            endpoint, metadata = self._prepare(retry)
             seconds = retry.attempt_s(time.monotonic())
             try:
                 if endpoint.proven or endpoint.reached(await _done(endpoint.probe(seconds))):
@@ -58,7 +59,15 @@ class Calls:
                 failure = NOT_CONNECTED
             except grpc.RpcError as error:
                 failure = failure_of(error)
+            except ValueError:  # somebody closed the channel just now
+                failure = NOT_CONNECTED
             await asyncio.sleep(self._failed(endpoint, retry, failure))
+
+    def _prepare(self, retry: Retry) -> tuple[Endpoint, tuple[tuple[str, str], ...]]:
+        try:
+            return self._endpoints.current(), self._how.metadata()
+        except RevocationError as error:
+            raise retry.given_up(error) from error
 
     def _failed(self, endpoint: Endpoint, retry: Retry, failure: Failure) -> float:
         if failure.elsewhere:

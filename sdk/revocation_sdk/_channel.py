@@ -167,7 +167,7 @@ def open_channel(target: Target, how: Security) -> grpc.Channel:
     if target.local:
         options.append(("grpc.enable_http_proxy", 0))
     if target.balanced:
-        options.append(("grpc.lb_policy_name", "round_robin"))
+        options.append(("grpc.service_config", '{"loadBalancingConfig": [{"round_robin": {}}]}'))
     if how.plain(target):
         return grpc.insecure_channel(target.name, options)
     return grpc.secure_channel(target.name, how.credentials(), options)

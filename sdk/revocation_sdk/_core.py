@@ -96,11 +96,17 @@ class Core:
 
     def run(self, operation: Operation[T], timeout: float) -> T:
         """Runs a call, and takes what it committed into the own view."""
-        return self._read(operation, self.calls.run(operation, timeout))
+        response = self.calls.run(operation, timeout)
+        if operation.rows:
+            self.following.merge(response.rows)
+        return operation.read(response)
 
     async def run_async(self, operation: Operation[T], timeout: float) -> T:
         """As `run`, without blocking the event loop."""
-        return self._read(operation, await self.calls.run_async(operation, timeout))
+        response = await self.calls.run_async(operation, timeout)
+        if operation.rows:
+            await self.following.merge_async(response.rows)
+        return operation.read(response)
 
     def ask(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Freshness:
         """Asks the service about a token. The answer is as old as the question."""
@@ -136,11 +142,6 @@ class Core:
         self.following.listen(self._wake)
         self._notifier.after_fork()
 
-    def _read(self, operation: Operation[T], response: Any) -> T:
-        if operation.rows:
-            self.following.merge(response.rows)
-        return operation.read(response)
-
     def _wake(self) -> None:
         self._notifier.wake.set()
 
@@ -148,6 +149,8 @@ class Core:
 def _check(options: Options) -> None:
     if not options.realm:
         raise ConfigError("realm= must not be empty", reason="realm")
+    if len(options.name.encode()) > 128:
+        raise ConfigError("name= is longer than 128 bytes", reason="name")
     if not 0.05 <= options.ping_interval <= 600:
         raise ConfigError("ping_interval= must be between 0.05 and 600 seconds", reason="ping_interval")
     if options.max_staleness < 2 * options.ping_interval:

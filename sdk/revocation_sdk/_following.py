@@ -142,8 +142,9 @@ class Following:
         try:
             self.revive()
             while not self.fresh(max_staleness):
+                left = self.left(end, timeout)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), min(self.left(end, timeout), _LOOK_EVERY_S))
+                    await asyncio.wait_for(changed.wait(), min(left, _LOOK_EVERY_S))
                 changed.clear()
         finally:
             self.unlisten(wake)
@@ -175,6 +176,13 @@ class Following:
             self._worker.merge(rows)
         except MalformedRows:
             log.warning("the rows of a receipt are malformed; the stream will bring them")
+
+    async def merge_async(self, rows: bytes) -> None:
+        """As `merge`, without blocking the event loop while a snapshot is taken in."""
+        if self._worker.busy():
+            await asyncio.to_thread(self.merge, rows)
+        else:
+            self.merge(rows)
 
     def _new_worker(self) -> Worker:
         return Worker(self.follower, self._endpoints, self._how, self.clock, self.ping_interval, self._changed)

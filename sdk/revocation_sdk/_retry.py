@@ -115,12 +115,24 @@ class Retry:
             raise self._final(failure)
         return wait
 
+    def given_up(self, error: RevocationError) -> RevocationError:
+        """The final error if something of our own keeps us from another attempt."""
+        return self._unknown() if self._in_doubt() else error
+
     def _final(self, failure: Failure) -> RevocationError:
         settled = failure.code == "INVALID_ARGUMENT" or failure.reason in _SESSION_REASONS
-        if self._mutates and self._doubt is not None and not settled:
-            doubt = f"no definite answer ({self._doubt.name}); repeat it with the same op id"
-            return OutcomeUnknown(doubt, op_id=self._op_id, reason=_doubt_reason(failure))
+        if self._in_doubt() and not settled:
+            return self._unknown("op_id_expired" if failure.reason == "op_id_expired" else "")
         return error_of(failure)
+
+    def _in_doubt(self) -> bool:
+        return self._mutates and self._doubt is not None
+
+    def _unknown(self, reason: str = "") -> OutcomeUnknown:
+        why = self._doubt.name if self._doubt is not None else ""
+        return OutcomeUnknown(
+            f"no definite answer ({why}); repeat it with the same op id", op_id=self._op_id, reason=reason
+        )
 
 
 def backoff(tries: int, jitter: float) -> float:
@@ -132,10 +144,6 @@ def error_of(failure: Failure) -> RevocationError:
     """The error of a failure whose outcome is certain, or does not matter."""
     make = _BY_REASON.get(failure.reason) or _BY_CODE.get(failure.code) or _service_error
     return make(failure)
-
-
-def _doubt_reason(failure: Failure) -> str:
-    return "op_id_expired" if failure.reason == "op_id_expired" else ""
 
 
 def _service_error(failure: Failure) -> RevocationError:

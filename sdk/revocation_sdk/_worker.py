@@ -116,6 +116,10 @@ class Worker:
         with self._writing:
             self._follower.view.merge(rows)
 
+    def busy(self) -> bool:
+        """Whether somebody writes to the view just now, which can take a while."""
+        return self._writing.locked()
+
     def invalidate(self) -> None:
         """Forgets freshness, and the pings under way."""
         self._follower.lease = None  # at once, even while the reader applies something

@@ -113,9 +113,7 @@ def test_a_login_right_after_a_cutoff_is_valid_at_once_and_the_old_one_is_not(
         installed.accepted_everywhere(new)
 
 
-def test_a_batch_of_ten_thousand(
-    installed: Installation, client: RevocationClient, mint: Callable[..., str]
-) -> None:
+def test_a_batch_of_ten_thousand(installed: Installation, client: RevocationClient, mint: Callable[..., str]) -> None:
     expires_at = int(time.time()) + 600
     jtis = [f"batch-{number}" for number in range(10_000)]
     tokens = [mint(jti=jtis[number], exp=expires_at) for number in (0, 499, 500, 5_000, 9_999)]

@@ -89,7 +89,7 @@ async def test_a_member_that_was_struck_off_and_whose_confirmation_goes_unanswer
     store = Unreliable()
     async with running(store, "first") as first, running(store, "second") as second:
         await commit(store, first, range(5))
-        store.data[0].members.pop("second")
+        store.data[0].at.members.pop("second")
         store.lose_reply.add("confirm")
         await commit(store, first, [5])
         for _ in range(500):

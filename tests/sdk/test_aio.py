@@ -125,8 +125,7 @@ def test_a_loop_that_ends_in_the_middle_of_a_call_harms_nobody(peer: Peer) -> No
 
     async def wait_for_it() -> None:
         task = asyncio.ensure_future(client.revoke_subject("alice", timeout=LIMIT_S))
-        while not begun.is_set():
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(begun.wait, LIMIT_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -148,3 +148,11 @@ def test_whether_there_is_a_connection() -> None:
     endpoints = Endpoints(parse_address(peer.address), Security(), 0)
     assert not reached(endpoints)
     endpoints.close()
+
+
+def test_a_name_with_several_addresses_is_left_to_grpc() -> None:
+    """`localhost` is often two addresses, of which the peer listens on one."""
+    with Peer() as peer:
+        endpoints = Endpoints(parse_address(f"dns:///localhost:{peer.address.rpartition(':')[2]}"), Security(), 0)
+        assert reached(endpoints)
+        endpoints.close()

@@ -423,6 +423,7 @@ def test_a_forgotten_client_ends_by_itself(peer: Peer) -> None:
         {"max_staleness": 1.0},
         {"cert": "only.pem"},
         {"address": "http://x"},
+        {"name": "ü" * 65},
     ],
 )
 def test_what_cannot_work_is_refused_at_once(arguments: dict[str, Any]) -> None:
@@ -523,6 +524,17 @@ def test_no_definite_answer_in_time_is_an_unknown_outcome(peer: Peer, client: Re
     with pytest.raises(OutcomeUnknown) as caught:
         client.revoke_subject("alice", op_id="01890a5d-ac96-774b-bcce-b302099a8057", timeout=0.3)
     assert caught.value.op_id == "01890a5d-ac96-774b-bcce-b302099a8057"
+
+
+def test_closing_in_the_middle_of_a_mutation_leaves_its_outcome_unknown(peer: Peer, client: RevocationClient) -> None:
+    def close(*_: Any) -> None:
+        threading.Thread(target=client.close).start()
+        assert closing.wait(LIMIT_S)
+
+    closing = threading.Event()
+    peer.answers["Revoke"].append(lambda _, context: (context.add_callback(closing.set), close())[1])
+    with pytest.raises(OutcomeUnknown):
+        client.revoke_subject("alice", timeout=LIMIT_S)
 
 
 def test_a_service_that_is_not_there_is_unavailable_and_nothing_was_done() -> None:

@@ -129,8 +129,8 @@ def test_as_many_sessions_as_allowed(client: FakeRevocations) -> None:
 def test_versions_come_from_the_grant_and_the_view(client: FakeRevocations) -> None:
     """Whichever is higher: neither may have heard of the other's."""
     issuer = issuer_of(client)
-    FakeRevocations(client.service).revoke_subject("alice")  # elsewhere
     client.go_stale()
+    FakeRevocations(client.service).revoke_subject("alice")  # elsewhere
     login = issuer.login("alice")
     assert read(login.access_token)[1]["tver"] == [START * 1000]
     client.go_stale(reachable=False)

@@ -1,4 +1,4 @@
-"""Both clients have the same public names with the same arguments; where one needs the network, the other is awaited."""
+"""Both clients have the same public names and arguments; where one needs the network, the other is awaited."""
 
 from __future__ import annotations
 

@@ -67,6 +67,14 @@ def test_a_doubt_is_not_lifted_by_a_later_refusal_that_says_nothing_of_the_first
     assert isinstance(final(retry, last, now=10.0), OutcomeUnknown)
 
 
+def test_a_doubt_stays_if_we_cannot_even_ask_again() -> None:
+    closed = Unavailable("closed", reason="closed")
+    assert mutation().given_up(closed) is closed
+    retry = mutation()
+    retry.after(SILENT, 0.0, 0.0)
+    assert isinstance(retry.given_up(closed), OutcomeUnknown)
+
+
 def test_a_doubt_is_lifted_if_the_request_could_never_have_passed() -> None:
     retry = mutation()
     retry.after(SILENT, 0.0, 0.0)

@@ -147,6 +147,21 @@ def test_the_client_claim_can_be_another(client: FakeRevocations) -> None:
     assert reason(verifier, sign(claims(azp="app"))) == "revoked"
 
 
+@pytest.mark.parametrize(
+    ("ours", "stores", "expected"),
+    [(100, 100, "revoked"), (200, 100, "revoked"), (100, 200, "revoked"), (200, 200, "")],
+)
+def test_an_entry_is_in_force_by_the_smaller_clock(ours: int, stores: int, expected: str) -> None:
+    """Here one that was given an `exp` too early, so that it ends at START + 130."""
+    client = fake()
+    client.start()
+    client.revoke_token(jti="token-1", issuer=ISSUER, expires_at=START + 10)
+    assert client.follower.lease is not None
+    client.follower.view.drop_expired = lambda now: None  # type: ignore[method-assign]
+    times(client).wall, times(client).store_ahead = START + ours, stores - ours
+    assert reason(verifier_of(client), sign(claims())) == expected
+
+
 # Freshness
 
 

@@ -341,17 +341,25 @@ class SimStore:
         return reply
 
     async def beat(
-        self, partition: int, who: Standing | None, member: str, caller_ms: int, read: int, trim_below: int
+        self,
+        partition: int,
+        who: Standing | None,
+        member: str,
+        caller_ms: int,
+        read: int,
+        trim_below: int,
+        *,
+        applied: int = 0,
     ) -> Registry:
-        registry = await self._run(lambda m: m.beat(partition, who, member, caller_ms, read, trim_below))
+        registry = await self._run(lambda m: m.beat(partition, who, member, caller_ms, read, trim_below, applied=applied))
         if registry.closed is Closed.DEMOTED:
             self.retarget()
         return registry
 
     async def open_history(
-        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str]
+        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], left: bool = False
     ) -> Closed | None:
-        return await self._run(lambda m: m.open_history(partition, seen, log_id, settle_ms, members))
+        return await self._run(lambda m: m.open_history(partition, seen, log_id, settle_ms, members, left))
 
     async def confirm(
         self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str]

@@ -20,6 +20,7 @@ from revocation.store import (
     Registry,
     StoreRefused,
     StoreUnavailable,
+    opening_digest,
 )
 from revocation_sdk._lattice import CUTOFF, Kind, count_rows, parse_groups
 from tests.store.conftest import Make
@@ -51,9 +52,9 @@ def sha1(content: bytes) -> str:
     return hashlib.sha1(content, usedforsecurity=False).hexdigest()
 
 
-def check_chains(entries: list[LogEntry]) -> tuple[str, dict[str, tuple[int, str]]]:
-    """Recomputes both chains from the beginning; returns their ends."""
-    digest, realms = ZERO, dict[str, tuple[int, str]]()
+def check_chains(entries: list[LogEntry], log_id: str = LOG) -> tuple[str, dict[str, tuple[int, str]]]:
+    """Recomputes both chains from the beginning of a history that opened an empty store; returns their ends."""
+    digest, realms = opening_digest(ZERO, log_id), dict[str, tuple[int, str]]()
     for number, entry in enumerate(entries, 1):
         before = realms.get(entry.realm, (0, ZERO))
         realms[entry.realm] = (before[0] + 1, sha1(before[1].encode() + entry.rows))
@@ -348,9 +349,8 @@ async def test_what_a_history_tells_of_the_one_before(world: World) -> None:
     assert await actor.open(OTHER_LOG, 2000) is None
     after = await actor.look()
     assert (after.log_id, after.previous, after.opened_ms) == (OTHER_LOG, LOG, world.now)
-    assert (
-        (after.base, after.base_digest) == (after.seq, after.digest) == (before.seq, before.digest) == (1, after.digest)
-    )
+    assert (after.base, after.base_digest) == (before.seq, before.digest)
+    assert (after.seq, after.digest) == (1, opening_digest(before.digest, OTHER_LOG)), "its records fit behind no other"
     assert (after.usable, after.full) == (False, False)
     assert after.settled, "a store that knows its members waits for them, and needs no settle time"
 
@@ -573,7 +573,7 @@ async def test_proposed_rows_are_loaded_and_logged(world: World) -> None:
     assert await actor.load() == before
     (proposed,) = await world.store.read_log(0, 0, 100, 0)
     assert sorted(parse_groups(proposed.rows)) == sorted(parse_groups(entry.rows))
-    check_chains([proposed])
+    check_chains([proposed], OTHER_LOG)
     assert await actor.propose(entry.rows) is None, "twice does no harm"
     assert {name: set(_rows(name, rows)) for name, rows in (await actor.load()).items()} == {
         name: set(_rows(name, rows)) for name, rows in before.items()

@@ -1,7 +1,8 @@
 -- A member says that it lives and what it has read; anybody reads the registry and the history.
 --
 -- ARGV  member, incarnation ('' for somebody who is no member), log, caller's ms, skew ms, read (the registry version
---       whose members the caller holds in memory), trim (records below it may go)
+--       whose members the caller holds in memory), trim (records below it may go), applied (the number of the log
+--       up to which the caller's view holds it)
 -- Reply {state, now, JSON of meta, member id, JSON, member id, JSON, ...}; state as in commit.lua, '' if all is well
 
 local id, inc, log = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -33,7 +34,7 @@ end
 redis.call('XTRIM', LOG, 'MINID', '~', state and '0' or ARGV[7])
 if record and inc and record.inc == inc and math.abs(now - caller) <= skew then
   record.beat = now
-  if not state then record.own, record.read = caller, tonumber(ARGV[6]) end
+  if not state then record.own, record.read, record.at = caller, tonumber(ARGV[6]), tonumber(ARGV[8]) end
   save_member(id, record)
   if not state and not record.act and all_have_read(record.reg) then
     record.act = true

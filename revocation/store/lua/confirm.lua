@@ -17,15 +17,21 @@ if not record then
   record, listed = member(id), false
 end
 if not inc then
-  -- A new process under this id, with an empty memory: fences an older one. The others know it by its id.
+  -- A new process under this id, with an empty memory: fences an older one. The others know it by its id, but who of
+  -- them is still here is to be seen: it becomes active when all have read of it again (H8).
   inc = listed and math.max(now, record.inc + 1) or now
+  if listed then
+    m.reg = int(tonumber(m.reg or '0') + 1)
+    record.reg = tonumber(m.reg)
+    redis.call('HSET', META, 'reg', m.reg)
+  end
 elseif record.inc > inc then
   return {'fenced'}
 end
 -- An incarnation that the registry did not know: listed by somebody else's memory only, or new.
 if record.inc ~= inc then record.inc, record.act = inc, false end
 -- What it had read of the registry it read in another history, whose versions mean nothing here.
-record.log, record.beat, record.own, record.read = log, now, tonumber(ARGV[4]), 0
+record.log, record.beat, record.own, record.read, record.at = log, now, tonumber(ARGV[4]), 0, 0
 save_member(id, record)
 register(m, {unpack(ARGV, 6)})
 note_usable(log, m.settled)

@@ -5,8 +5,9 @@
 -- Keys of a partition
 --   meta            hash: format, partitions, log, owner, settled, opened, base, base_digest, prev, full, seq, digest,
 --                   clock, high, reg, usable, suspect
---   members         hash: member id -> JSON {inc, log (confirmed), reg, read, act, beat, own}; beat is the store's
---                   time of its last sign of life, own what its own clock said then
+--   members         hash: member id -> JSON {inc, log (confirmed), reg, read, act, beat, own, at}; beat is the store's
+--                   time of its last sign of life, own what its own clock said then, at the number of the log up to
+--                   which its view held it then
 --   log             stream, ids "<seq>-0": realm r, number q and digest d of the realm, digest p of the partition,
 --                   time t, rows b, ops o
 --   realms          hash: realm -> "<seq> <digest>"

@@ -1,0 +1,1 @@
+"""Measures the service beside what people would use instead. `make bench` runs all of it."""

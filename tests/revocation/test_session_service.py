@@ -1,0 +1,421 @@
+"""The session service on real replicas and a real store: one chain, theft, limits, ends, and nothing in the clear."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from revocation.errors import InvalidField, Overloaded, ServiceError, SessionOver
+from revocation.refresh import make_sid, make_token
+from revocation.session_base import Grant
+from revocation.session_policy import SessionSettings, of_realm
+from revocation.sessions import TOUCH_MS, Device
+from revocation_sdk._lattice import Kind, parse_groups
+from tests.revocation.session_nodes import ISSUER, Caller, Nodes, new_op_id, running
+
+GRACE_S = 10
+
+
+@pytest.fixture
+async def nodes(redis_url: str) -> AsyncIterator[Nodes]:
+    async with running(redis_url, count=2) as nodes:
+        yield nodes
+
+
+async def ended(awaitable: Any) -> str:
+    """How the session that was asked for has ended."""
+    with pytest.raises(SessionOver) as caught:
+        await awaitable
+    return caught.value.why
+
+
+async def refused(awaitable: Any) -> ServiceError:
+    with pytest.raises(ServiceError) as caught:
+        await awaitable
+    return caught.value
+
+
+def settings(**changed: Any) -> SessionSettings:
+    given = {"absolute_timeout_s": 3_600, "idle_timeout_s": 600, "grace_ms": 10_000, "max_sessions_per_subject": 0}
+    given |= {"max_sessions_per_subject_and_client": 0, "evict_oldest": False} | changed
+    return SessionSettings(**given)
+
+
+# -- one chain --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_retry_gets_the_same_successor_from_every_replica(nodes: Nodes) -> None:
+    first = await nodes.caller(0).open()
+    answers = await asyncio.gather(*(nodes.caller(n % 2).refresh(first) for n in range(100)))
+    assert len({answer.refresh_token for answer in answers}) == 1
+    assert {answer.generation for answer in answers} == {2}
+    assert (await nodes.caller(1).refresh(answers[0])).generation == 3
+
+
+async def test_answers_of_one_generation_are_capped_and_end_nothing(nodes: Nodes) -> None:
+    first = await nodes.caller().open()
+    second = await nodes.caller().refresh(first)
+    for _ in range(100):
+        await nodes.caller().refresh(first)
+    error = await refused(nodes.caller().refresh(first))
+    assert isinstance(error, Overloaded)
+    assert (await nodes.caller().refresh(second)).generation == 3
+
+
+async def test_a_replay_after_the_window_ends_the_session_everywhere(nodes: Nodes) -> None:
+    first = await nodes.caller(0).open()
+    second = await nodes.caller(0).refresh(first)
+    await nodes.advance(GRACE_S)
+    error = await refused(nodes.caller(1).refresh(first))
+    assert isinstance(error, SessionOver)
+    assert (error.reason, error.why) == ("REFRESH_REUSED", "reuse")
+    assert await ended(nodes.caller(0).refresh(second)) == "reuse"
+    assert nodes.verdict(second, 1) is not None, "the access tokens died with it"
+    assert await nodes.caller(0).list() == []
+
+
+async def test_the_grandparent_is_theft_inside_the_window(nodes: Nodes) -> None:
+    first = await nodes.caller().open()
+    await nodes.caller().refresh(await nodes.caller().refresh(first))
+    assert (await refused(nodes.caller().refresh(first))).reason == "REFRESH_REUSED"
+
+
+async def test_theft_is_told_with_fingerprints_only(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[tuple[str, dict[str, Any]]] = []
+    monkeypatch.setattr(
+        "revocation.session_base.audit",
+        type("Audit", (), {
+            level: staticmethod(lambda event, **facts: lines.append((event, facts)))
+            for level in ("debug", "info", "warning")
+        }),
+    )  # fmt: skip
+    first = await nodes.caller().open()
+    await nodes.caller().refresh(await nodes.caller().refresh(first))
+    handle = (await nodes.caller().list())[0].handle
+    await refused(nodes.caller().refresh(first, address="203.0.113.9"))
+    event, facts = lines[-1]
+    assert event == "refresh_reused"
+    assert (facts["session"], facts["generation"], facts["replayed"]) == (handle, 3, 1)
+    assert facts["address"] == "203.0.113.9"
+    assert facts["subject_fp"]
+    for identifier in ("alice", first.sid, first.refresh_token, "web"):
+        assert identifier not in str(lines)
+
+
+async def test_no_interleaving_forks_a_session(nodes: Nodes) -> None:
+    """Two tabs on two replicas, each taking the newest token that it has seen, over and over."""
+    newest = [await nodes.caller().open()]
+    seen: dict[int, set[str]] = {}
+
+    async def tab(number: int) -> None:
+        for _ in range(40):
+            mine = newest[-1]
+            try:
+                grant = await nodes.caller(number % 2).refresh(mine)
+            except SessionOver as error:
+                # The other tab went two generations on while this call was under way: by the rules, theft.
+                assert error.why == "reuse"
+                return
+            seen.setdefault(grant.generation, set()).add(grant.refresh_token)
+            if grant.generation > newest[-1].generation:
+                newest.append(grant)
+
+    await asyncio.gather(*(tab(n) for n in range(2)))
+    assert all(len(tokens) == 1 for tokens in seen.values()), "a fork"
+
+
+async def test_a_lost_opening_is_answered_by_the_same_session(nodes: Nodes) -> None:
+    op_id = new_op_id()
+    answers = await asyncio.gather(*(nodes.caller(n % 2).open(op_id=op_id) for n in range(20)))
+    assert len({(answer.sid, answer.refresh_token) for answer in answers}) == 1
+    assert len(await nodes.caller().list()) == 1
+    error = await refused(nodes.caller().open("mallory", op_id=op_id))
+    assert error.reason == "OP_ID_REUSED"
+    await nodes.caller().end(answers[0].sid)
+    assert await ended(nodes.caller().open(op_id=op_id)) == "logout"
+
+
+# -- refused before the store ----------------------------------------------------------------------------------------
+
+
+async def test_garbage_costs_no_round_trip(nodes: Nodes) -> None:
+    good = await nodes.caller().open()
+    parts = good.refresh_token.split(".")
+    wrong_key = make_token(good.sid, 1, "k1", "default", b"x" * 32, b"y" * 32)
+    wrong_realm = (await Caller(nodes.nodes[0], "other").open()).refresh_token
+    garbage = ["", "x", "A" * 1_000_000, good.refresh_token[:-1], good.refresh_token + "A", wrong_key, wrong_realm]
+    garbage += [".".join([*parts[:-1], parts[-2]]), good.refresh_token.replace("k1.", "k7.", 1), good.sid, "é" * 100]
+    before = (await nodes.raw.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    nodes.stores[0].arm(0)
+    for token in garbage:
+        error = await refused(nodes.caller().refresh(token))
+        assert isinstance(error, InvalidField)
+        assert (error.reason, error.field, error.message) == (
+            "REFRESH_INVALID", "refresh_token", "refresh_token: is not a refresh token of this realm",
+        )  # fmt: skip
+    assert nodes.stores[0].arrived is not None
+    assert not nodes.stores[0].arrived.is_set(), "somebody asked the store"
+    assert before
+    nodes.stores[0].arm(-1)
+
+
+async def test_a_token_made_with_the_server_key_alone_is_refused_and_told(nodes: Nodes) -> None:
+    good = await nodes.caller().open()
+    keys = nodes.nodes[0].sessions._keys["default"]
+    forged = make_token(good.sid, 1, "k1", "default", keys.signing_key("k1"), b"guess" * 8)
+    assert (await refused(nodes.caller().refresh(forged))).reason == "REFRESH_INVALID"
+    never = make_token(make_sid(0, bytes(16)), 1, "k1", "default", keys.signing_key("k1"), b"guess" * 8)
+    assert await ended(nodes.caller().refresh(never)) == "unknown"
+    assert (await nodes.caller().refresh(good)).generation == 2
+
+
+# -- time ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_idle_and_absolute_timeouts(nodes: Nodes) -> None:
+    idle, busy = await nodes.caller().open(), await nodes.caller().open()
+    for _ in range(12):
+        await nodes.advance(7_100)
+        busy = await nodes.caller().refresh(busy)
+        assert busy.expires_at <= busy.session_expires_at
+    assert await ended(nodes.caller().refresh(idle)) in {"idle", "unknown"}, "its record may have gone by now"
+    await nodes.advance(1_200)
+    assert await ended(nodes.caller().refresh(busy)) == "absolute"
+    assert await nodes.caller().list() == []
+
+
+async def test_the_end_by_idleness_has_a_name_for_a_while(nodes: Nodes) -> None:
+    grant = await nodes.caller().open()
+    await nodes.advance(7_200)
+    assert await ended(nodes.caller().refresh(grant)) == "idle"
+    assert await ended(nodes.caller().touch(grant.sid)) == "idle"
+
+
+async def test_a_touch_keeps_a_session_and_is_mostly_read_only(nodes: Nodes) -> None:
+    grant = await nodes.caller().open()
+    key = next(iter([key async for key in nodes.raw.scan_iter("*:ses:*")]))
+    before = await nodes.raw.get(key)
+    for _ in range(20):
+        await nodes.caller().touch(grant.sid)
+    assert await nodes.raw.get(key) == before
+    await nodes.advance(TOUCH_MS / 1000)
+    await nodes.caller().touch(grant.sid)
+    assert await nodes.raw.get(key) != before
+    await nodes.advance(7_190)
+    assert (await nodes.caller().refresh(grant)).generation == 2
+
+
+# -- limits and settings --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("overflow", ["deny", "evict_oldest"])
+async def test_a_limit_under_100_concurrent_logins_on_two_replicas(redis_url: str, overflow: str) -> None:
+    async with running(redis_url, count=2, max_sessions_per_subject=5, overflow=overflow) as nodes:
+        logins = (nodes.caller(n % 2).open() for n in range(100))
+        grants = await asyncio.gather(*logins, return_exceptions=True)
+        opened = [grant for grant in grants if isinstance(grant, Grant)]
+        denied = [error.reason for error in grants if isinstance(error, ServiceError)]
+        assert (len(opened), denied) == ((5, ["SESSION_LIMIT"] * 95) if overflow == "deny" else (100, []))
+        assert len(await nodes.caller().list()) == 5
+        outcomes = await asyncio.gather(*(nodes.caller().refresh(grant) for grant in opened), return_exceptions=True)
+        lived = [grant for grant in outcomes if isinstance(grant, Grant)]
+        assert len(lived) == 5
+        assert {error.why for error in outcomes if isinstance(error, SessionOver)} <= {"limit"}
+        assert sum(nodes.verdict(grant) is None for grant in opened) == 5, "evicted sessions' tokens are dead"
+
+
+async def test_sessions_that_a_cutoff_ended_make_room(redis_url: str) -> None:
+    async with running(redis_url, max_sessions_per_subject=2) as nodes:
+        caller = nodes.caller()
+        for kind, value in ((Kind.SUBJECT, "alice"), (Kind.CLIENT, "web"), (Kind.REALM, "")):
+            await caller.open(), await caller.open()
+            assert (await refused(caller.open())).reason == "SESSION_LIMIT"
+            await caller.revoke(kind, value)
+        doomed = await caller.open()
+        await caller.open()
+        await caller.revoke(Kind.SESSION, doomed.sid, None)
+        await caller.open()
+        assert len(await caller.list()) == 2
+
+
+async def test_clients_have_settings_of_their_own_within_those_of_the_realm(nodes: Nodes) -> None:
+    caller = nodes.caller()
+    cap = of_realm(nodes.nodes[0].realms["default"].settings)
+    assert await caller.sessions.client_settings("default", "web", caller.deadline) == cap
+    wanted = settings(absolute_timeout_s=900, idle_timeout_s=300, max_sessions_per_subject_and_client=1)
+    await caller.sessions.set_client_settings("default", "web", wanted, caller.deadline)
+    grant = await caller.open()
+    assert grant.session_expires_at - grant.issued_at <= 900
+    assert (await refused(caller.open())).reason == "SESSION_LIMIT"
+    await caller.open(client_id="app")
+    too_much = settings(absolute_timeout_s=10**6)
+    error = await refused(caller.sessions.set_client_settings("default", "web", too_much, caller.deadline))
+    assert isinstance(error, InvalidField)
+    assert error.field == "settings.absolute_timeout_s"
+    no_idle = settings(idle_timeout_s=0)
+    error = await refused(caller.sessions.set_client_settings("default", "web", no_idle, caller.deadline))
+    assert isinstance(error, InvalidField)
+    assert error.field == "settings.idle_timeout_s"
+
+
+# -- ends ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_all_others_end_and_the_kept_one_goes_on(nodes: Nodes) -> None:
+    keep, others = await nodes.caller().open(), [await nodes.caller(1).open() for _ in range(3)]
+    op_id = new_op_id()
+    kept = await nodes.caller().end_others(keep, op_id)
+    assert kept.versions[0] > keep.versions[0]
+    assert nodes.verdict(kept) is None
+    assert [nodes.verdict(grant) is None for grant in (keep, *others)] == [False] * 4
+    assert [await ended(nodes.caller().refresh(other)) for other in others] == ["subject"] * 3
+    assert [shown.current for shown in await nodes.caller().list(current=keep.sid)] == [True]
+    again = await nodes.caller(1).end_others(keep, op_id)
+    assert (again.refresh_token, again.versions, again.rows) == (kept.refresh_token, kept.versions, kept.rows)
+    assert (await nodes.caller(1).refresh(kept)).versions == kept.versions
+    stranger = await nodes.caller().open("bob")
+    error = await refused(
+        nodes.caller().sessions.end_others(
+            nodes.caller().operation("x"), nodes.caller().owner("alice"), stranger.sid, 600, nodes.caller().deadline
+        )
+    )
+    assert isinstance(error, InvalidField)
+    assert error.field == "keep"
+
+
+async def test_ending_is_idempotent_by_sid_and_by_handle(nodes: Nodes) -> None:
+    caller = nodes.caller()
+    for by_handle in (False, True):
+        grant = await caller.open()
+        handle = (await caller.list())[0].handle
+        name, subject = (handle, "alice") if by_handle else (grant.sid, "")
+        op_id = new_op_id()
+        receipts = [await nodes.caller(n % 2).end(name, subject, op_id) for n in range(3)]
+        assert all(receipt.stored for receipt in receipts)
+        kinds = [group.kind for group in parse_groups(receipts[0].rows)]
+        assert kinds == [Kind.SESSION]
+        assert await ended(caller.refresh(grant)) == "logout"
+        assert nodes.verdict(grant) is not None
+    assert await ended(caller.end(handle, "alice")) == "unknown"
+    assert await ended(caller.end(handle, "bob")) == "unknown"
+    assert (await caller.end("foreign-sid")).stored
+    assert (await caller.end(grant.sid)).stored, "its tokens are revoked once more"
+
+
+async def test_a_handle_does_not_end_another_subjects_session(nodes: Nodes) -> None:
+    grant = await nodes.caller().open("alice")
+    handle = (await nodes.caller().list("alice"))[0].handle
+    assert await ended(nodes.caller().end(handle, "mallory")) == "unknown"
+    assert await ended(nodes.caller().sessions.get(nodes.caller().owner("mallory"), handle, nodes.caller().deadline))
+    assert (await nodes.caller().refresh(grant)).generation == 2
+
+
+async def test_lists_are_paged_newest_first_and_name_no_sid(nodes: Nodes) -> None:
+    caller = nodes.caller()
+    grants = []
+    for n in range(7):
+        grants.append(await caller.open(device=Device(f"device {n}", "192.0.2.1", "browser")))
+        await nodes.advance(1)
+    shown = await caller.list(current=grants[3].sid)
+    assert [one.session.device.label for one in shown] == [f"device {n}" for n in reversed(range(7))]
+    assert [one.current for one in shown] == [n == 3 for n in range(7)]
+    assert all(grant.sid not in str(shown) for grant in grants)
+    await caller.end(shown[1].handle, "alice")
+    labels, token = [], ""
+    while True:
+        page, token = await caller.sessions.page(caller.owner("alice"), "", 2, token, caller.deadline)
+        labels += [one.session.device.label for one in page]
+        if not token:
+            break
+    assert labels == [f"device {n}" for n in (6, 4, 3, 2, 1, 0)]
+    assert isinstance(await refused(caller.sessions.page(caller.owner("a"), "", 2, "x!", caller.deadline)), InvalidField)
+    assert await caller.list("bob") == []
+
+
+# -- keys, partitions, realms, and what the store sees ----------------------------------------------------------------------
+
+
+async def test_a_new_master_secret_logs_nobody_out(redis_url: str) -> None:
+    old, new = "k1:" + "A" * 43, "k2:" + "B" * 43
+    async with running(redis_url, secret=old) as nodes:
+        grant = await nodes.caller().open()
+        spent = await nodes.caller().open()
+        await nodes.caller().refresh(spent)
+        handle = (await nodes.caller().list())[0].handle
+    async with running(redis_url, secret=f"{new},{old}", max_sessions_per_subject=3) as nodes:
+        caller = nodes.caller()
+        moved = await caller.refresh(grant)
+        assert moved.refresh_token.startswith("k2.")
+        assert (await caller.refresh(grant)).refresh_token == moved.refresh_token
+        assert handle in {shown.handle for shown in await caller.list()}
+        young = await caller.open()
+        assert (await refused(caller.open())).reason == "SESSION_LIMIT", "sessions under both keys count"
+        await caller.revoke(Kind.SESSION, moved.sid, None)
+        assert nodes.verdict(moved) is not None
+        assert await ended(caller.refresh(moved)) == "logout"
+        await nodes.advance(GRACE_S)
+        assert (await refused(caller.refresh(spent))).reason == "REFRESH_REUSED"
+        await caller.revoke(Kind.SUBJECT, "alice")
+        assert await ended(caller.refresh(young)) == "subject"
+
+
+async def test_sessions_of_several_partitions(redis_url: str) -> None:
+    async with running(redis_url, count=2, partitions=4) as nodes:
+        grants = [await nodes.caller(n % 2).open(f"user {n}") for n in range(24)]
+        assert len({grant.sid[:4] for grant in grants}) > 1
+        grants = [await nodes.caller((n + 1) % 2).refresh(grant) for n, grant in enumerate(grants)]
+        await nodes.caller(0).revoke(Kind.SESSION, grants[0].sid, ISSUER)
+        await nodes.caller(0).revoke(Kind.SUBJECT, "user 1")
+        assert await ended(nodes.caller(1).refresh(grants[0])) == "logout"
+        assert await ended(nodes.caller(1).refresh(grants[1])) == "subject"
+        kept = await nodes.caller(1).end_others(grants[2])
+        await nodes.caller(1).refresh(kept)
+        await nodes.caller(0).revoke(Kind.CLIENT, "web")
+        assert {await ended(nodes.caller(1).refresh(grant)) for grant in grants[3:12]} == {"client"}
+        await nodes.caller(0).open("user 3", "app")
+        await nodes.caller(0).revoke(Kind.REALM, "")
+        assert await nodes.caller(1).list("user 3") == []
+
+
+async def test_realms_share_nothing(nodes: Nodes) -> None:
+    here, there = nodes.caller(), Caller(nodes.nodes[0], "other")
+    grant, other = await here.open(), await there.open()
+    assert (await refused(there.refresh(grant))).reason == "REFRESH_INVALID"
+    assert await ended(there.touch(grant.sid)) == "unknown"
+    assert [shown.handle for shown in await there.list()] != [shown.handle for shown in await here.list()]
+    await here.revoke(Kind.REALM, "")
+    assert await ended(here.refresh(grant)) == "realm"
+    assert (await there.refresh(other)).generation == 2
+
+
+async def test_the_store_holds_nothing_in_the_clear_and_nothing_to_replay(nodes: Nodes) -> None:
+    caller = nodes.caller()
+    device = Device("Carol's telephone", "198.51.100.23", "Mozilla/5.0 (Secretive)")
+    grant = await caller.open("carol@example.org", "shop-frontend", device=device)
+    second = await caller.refresh(grant)
+    await caller.open("carol@example.org", "shop-frontend", device=device)
+    await caller.end_others(second)
+    wanted = settings(max_sessions_per_subject_and_client=4)
+    await caller.sessions.set_client_settings("default", "shop-frontend", wanted, caller.deadline)
+    dump = b""
+    async for key in nodes.raw.scan_iter("*", count=1000):
+        kind = (await nodes.raw.type(key)).decode()
+        read: dict[str, Any] = {
+            "string": nodes.raw.get, "hash": nodes.raw.hgetall,
+            "zset": lambda key: nodes.raw.zrange(key, 0, -1), "stream": nodes.raw.xrange,
+        }  # fmt: skip
+        content = await read[kind](key)
+        dump += key + b"\n" + (content if isinstance(content, bytes) else repr(content).encode()) + b"\n"
+    secrets = [grant.sid, grant.sid.split(".")[1], grant.refresh_token, second.refresh_token, ISSUER]
+    secrets += [*grant.refresh_token.split(".")[-2:], "carol", "example.org", "shop-frontend", device.label]
+    secrets += [device.address, "Mozilla", "Secretive"]
+    for secret in secrets:
+        assert secret.encode() not in dump
+    random = base64.urlsafe_b64decode(grant.sid.split(".")[1] + "==")
+    assert random not in dump
+    assert repr(random)[2:-1].encode() not in dump
+    assert random.hex().encode() not in dump
