@@ -88,6 +88,7 @@ class Replica:
         self._read_version = 0
         self._reload = False
         self._forked = False
+        self._held = 0
         self._entered = ""
         self._left: deque[str] = deque(maxlen=_HISTORIES)
         self._following = asyncio.Event()
@@ -166,7 +167,8 @@ class Replica:
             return _RETRY_S
 
     async def _beat(self) -> Registry:
-        sent = self.clock.mono()
+        # What was held when the beat was sent: while it was under way, the reader may have gone beyond its answer.
+        sent, self._held = self.clock.mono(), self.partition.seq
         registry = await self._store.beat(
             self.index,
             self._who(),
@@ -174,7 +176,7 @@ class Replica:
             self.clock.wall_ms(),
             self._read_version,
             self._trim_below(),
-            applied=self.partition.seq,
+            applied=self._held,
         )
         if registry.now_ms:
             # Half the way there and back: good enough for a clock that only judges with a margin.
@@ -269,7 +271,7 @@ class Replica:
         if registry.log_id in self._left:
             return True
         same = registry.closed is None and registry.log_id == self.partition.log_id
-        return same and (self._forked or registry.seq < self.partition.seq)
+        return same and (self._forked or registry.seq < self._held)
 
     async def _open(self, registry: Registry, left: bool = False) -> float:
         self._begin_healing("healing")

@@ -462,7 +462,7 @@ async def test_what_was_read_in_another_history_does_not_count(world: World) -> 
 
 
 async def test_a_newer_incarnation_fences_the_older(world: World) -> None:
-    old, _ = await joined(world, "a", "b")
+    old, other = await joined(world, "a", "b")
     new = Actor(world, "a")
     opened(await new.confirm())
     assert new.incarnation is not None
@@ -473,7 +473,9 @@ async def test_a_newer_incarnation_fences_the_older(world: World) -> None:
     assert (await old.beat()).closed is Closed.FENCED
     assert await old.confirm() is Closed.FENCED
     assert (await new.beat()).usable, "the same member again: nobody waits for a ghost"
-    assert await new.barrier() is Closed.WAIT
+    await new.beat()
+    assert await new.barrier() is Closed.WAIT, "H8: is the other one still here?"
+    await other.beat(), await other.beat()
     await new.beat()
     assert opened(await new.barrier())
 

@@ -1,0 +1,120 @@
+"""Row "idle subscribers": streams that only ping, at the SDK's default interval. The client is a process of its own.
+
+    python -m bench.idle ADDRESS COUNT PING_S [echo]     reports on standard output, ends with its input
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import uvloop
+
+from bench.bare import SERVICE
+from bench.fanout import HELLO
+from bench.lab import Lab
+from bench.measure import cpu_seconds, memory_bytes
+from revocation_api.v1 import revocation_pb2 as pb
+from tests.e2e.processes import Process
+
+PING_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """What idle streams cost a server."""
+
+    streams: int
+    kilobytes: float
+    cores: float
+    answered: float
+    """Share of the pings that were answered in the interval."""
+
+
+async def _stream(address: str, number: int, count: int, ping_s: float, state: dict[str, int]) -> None:
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    async with grpc.aio.insecure_channel(address, options=options) as channel:
+        call: Any = channel.stream_stream(f"/{SERVICE}/Watch")()
+        await call.write(HELLO)
+        await call.read()
+        state["open"] += 1
+
+        async def read() -> None:
+            while await call.read():
+                state["answers"] += 1
+
+        reading = asyncio.create_task(read())
+        nonce = 0
+        await asyncio.sleep(ping_s * number / count)
+        try:
+            while True:
+                nonce += 1
+                await call.write(pb.WatchRequest(ping=pb.Ping(nonce=nonce)).SerializeToString())
+                state["pings"] += 1
+                await asyncio.sleep(ping_s)
+        finally:
+            reading.cancel()
+            call.cancel()
+
+
+async def _client(address: str, count: int, ping_s: float) -> None:
+    state = {"open": 0, "answers": 0, "pings": 0}
+    tasks = []
+    for number in range(count):
+        tasks.append(asyncio.create_task(_stream(address, number, count, ping_s, state)))
+        if number % 50 == 49:
+            while state["open"] < number - 100:
+                await asyncio.sleep(0.01)
+    while state["open"] < count:
+        await asyncio.sleep(0.05)
+    print("open", flush=True)
+    loop = asyncio.get_running_loop()
+    while await loop.run_in_executor(None, sys.stdin.readline):
+        print(state["pings"], state["answers"], flush=True)
+
+
+def measure(lab: Lab, count: int, seconds: float, kind: str = "service") -> Idle:
+    """Opens them, waits until they ping in their pace, and looks for so many seconds."""
+    if kind == "service":
+        server: Any = lab.service(lab.store(), max_subscribers=max(count, 10))
+        address = server.address
+    else:
+        server, address = lab.bare("ping")
+    before = memory_bytes(server.pid)
+    client = Process(f"idle-{kind}-{count}", ["-m", "bench.idle", address, str(count), str(PING_S)], lab.folder)
+    lab.installation.processes.append(client)
+    client.start()
+    pipes = client.pipes
+    assert pipes.stdout is not None and pipes.stdin is not None
+    assert pipes.stdout.readline().strip() == "open", client.log()[-2000:]
+    time.sleep(PING_S * 1.5)
+
+    def counts() -> tuple[int, int]:
+        assert pipes.stdout is not None and pipes.stdin is not None
+        pipes.stdin.write("\n")
+        pipes.stdin.flush()
+        pings, answers = pipes.stdout.readline().split()
+        return int(pings), int(answers)
+
+    pings, answers = counts()
+    used, begun = cpu_seconds(server.pid), time.monotonic()
+    time.sleep(seconds)
+    cores = (cpu_seconds(server.pid) - used) / (time.monotonic() - begun)
+    later_pings, later_answers = counts()
+    kilobytes = (memory_bytes(server.pid) - before) / count / 1000
+    client.kill()
+    server.kill()
+    return Idle(count, kilobytes, cores, (later_answers - answers) / max(1, later_pings - pings))
+
+
+def main() -> None:
+    address, count, ping_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+    uvloop.run(_client(address, count, ping_s))
+
+
+if __name__ == "__main__":
+    main()
