@@ -23,6 +23,7 @@ from revocation.replica import Superseded
 from revocation.roles import RolesInvalid
 from revocation.rpc.server import Server
 from revocation.store import StoreRefused, StoreUnavailable
+from revocation.store.connect import connect
 from revocation.store.redis import RedisStore
 from revocation.telemetry import Metrics
 
@@ -109,7 +110,7 @@ def _explain(running: asyncio.Task[None]) -> int:
 async def _store(config: Config, embedded: EmbeddedStore | None, stack: AsyncExitStack) -> RedisStore:
     url = embedded.url if embedded else config.redis_url or ""
     margins = [settings.margin_s for settings in config.realms.values()]
-    store = RedisStore.from_url(
+    store = connect(
         url,
         partitions=config.partitions,
         skew_ms=min(margins) * 500,

@@ -35,7 +35,9 @@ from revocation.realms import RealmName, RealmSettings, read_realms
 
 __all__ = ["FLAG_FIELDS", "Ack", "Config", "ConfigInvalid", "Fault", "RealmSettings", "effective", "load"]
 
-STORE_SCHEMES = ("redis", "rediss", "unix")
+STORE_SCHEMES = (
+    "redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster",
+)  # fmt: skip
 Source = Literal["default", "env", "flag"]
 Level = Literal["memory", "replicated", "fsynced"]
 
@@ -134,7 +136,7 @@ class Config(BaseSettings):
 
     # Secret as far as it holds a password: show only `redacted_url(...)` of it.
     redis_url: Annotated[str, AfterValidator(_store_url)] | None = Field(None, repr=False)
-    """URL of the store: redis://, rediss:// or unix://. Default: an embedded store."""
+    """URL of the store: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://. Default: embedded."""
 
     embedded: bool = Field(default_factory=lambda earlier: earlier["redis_url"] is None)
     """Run a Valkey of its own in the data dir. Default: unless a store URL is given."""

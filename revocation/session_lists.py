@@ -50,6 +50,7 @@ class SessionLists(SessionDesk):
         self, owner: Owner, current: str, page_size: int, page_token: str, deadline: float
     ) -> tuple[list[Shown], str]:
         """The live sessions of a subject, newest first, and where to go on. Raises InvalidField, Unavailable."""
+        self._revocations.realm(owner.realm)
         size = min(page_size or PAGE, PAGE)
         after = _parse_mark(page_token)
         own = {name.handle for name in self._keys[owner.realm].names(current)} if current else set()

@@ -243,8 +243,10 @@ class Servers:
     def sentinels(self, primary: Server, *, count: int = 3, quorum: int = 2, down_after_ms: int = 500) -> list[Server]:
         """Sentinels that watch `primary` under the name "main" and know each other and its replicas."""
         replicas = int(primary.info("replication")["connected_slaves"])
+        password = primary.config.get("requirepass")
         watch = [
             f"sentinel monitor main 127.0.0.1 {primary.port} {quorum}",
+            *([f"sentinel auth-pass main {password}"] if password else []),
             f"sentinel down-after-milliseconds main {down_after_ms}",
             "sentinel failover-timeout main 3000",
         ]
@@ -265,6 +267,15 @@ class Servers:
         for node in nodes:
             until(lambda node=node: _agrees(node, count), "the nodes form a cluster")  # type: ignore[misc]
         return nodes
+
+    def cluster_replica(self, of: Server) -> Server:
+        """One more node of a cluster, a replica of `of`."""
+        node = self.start({name: value for name, value in of.config.items() if name != "replicaof"})
+        node.call("CLUSTER", "MEET", "127.0.0.1", of.port)
+        identity = of.call("CLUSTER", "MYID")
+        until(lambda: node.call("CLUSTER", "REPLICATE", identity), "the node knows its primary")
+        until(lambda: node.info("replication").get("master_link_status") == "up", "the replica is in step")
+        return node
 
     def _add(self, config: Mapping[str, str], *, sentinel: Sequence[str] = ()) -> Server:
         for attempt in range(5):

@@ -73,7 +73,7 @@ class RedisStore(RedisSessions):
         self._op_retention_ms = op_retention_ms
         self._longest_log = longest_log
         self._allow_eviction = allow_eviction
-        self._can_wait_for_aof = False
+        self._fsync = "never"
         folder = files("revocation.store") / "lua"
         common = (folder / "partition.lua").read_text()
         self._sources = {name: common + (folder / f"{name}.lua").read_text() for name in _SCRIPTS}
@@ -105,10 +105,19 @@ class RedisStore(RedisSessions):
         if version < _OLDEST[name]:
             oldest = ".".join(map(str, _OLDEST[name]))
             raise StoreRefused(f"the store is {name} {_dotted(version)}; {name} {oldest} or newer is needed")
-        self._can_wait_for_aof = name == "valkey" or version >= (7, 2)
         await self._check_eviction(client)
+        self._fsync = await self._how_to_fsync(client, name, version)
         await self._load_scripts(client)
         return f"{name} {_dotted(version)}"
+
+    async def _how_to_fsync(self, client: Redis, name: str, version: tuple[int, ...]) -> str:
+        """How a change gets to the primary's disk before it is answered for: by WAITAOF, always by itself, or never."""
+        if not (await self._call(client.info("persistence"))).get("aof_enabled"):
+            return "never"
+        if _has_waitaof(name, version):
+            return "wait"
+        setting = await self._call(client.config_get("appendfsync"))
+        return "always" if {"always", b"always"} & set(setting.values()) else "never"
 
     async def _check_eviction(self, client: Redis) -> None:
         memory = await self._call(client.info("memory"))
@@ -290,7 +299,7 @@ class RedisStore(RedisSessions):
         timeout_ms = min(durability.timeout_ms, _LONGEST_WAIT_MS)
         if durability.replicas:
             pipeline.execute_command("WAIT", durability.replicas, timeout_ms)
-        elif durability.fsync and self._can_wait_for_aof:
+        elif durability.fsync and self._fsync == "wait":
             pipeline.execute_command("WAITAOF", 1, 0, timeout_ms)
         replies = await self._call(pipeline.execute(raise_on_error=False))
         for reply in replies:
@@ -302,7 +311,7 @@ class RedisStore(RedisSessions):
                 raise self._unavailable(reply) from reply
         if replies[0][0] == b"demoted":
             await self.reconnect()
-        copies = replies[1] if len(replies) > 1 else 0
+        copies = replies[1] if len(replies) > 1 else int(durability.fsync and self._fsync == "always")
         return replies[0], copies[0] if isinstance(copies, list) else int(copies)
 
     async def _serving(self, key: str) -> Redis:
@@ -331,6 +340,10 @@ def _describe(error: Exception) -> str:
     if type(error) is ResponseError and (code := re.match(r"[A-Z]{3,20}\b", str(error))):
         return code[0]
     return type(error).__name__
+
+
+def _has_waitaof(name: str, version: tuple[int, ...]) -> bool:
+    return name == "valkey" or version >= (7, 2)
 
 
 def _product(server: dict[str, Any]) -> tuple[str, tuple[int, ...]]:

@@ -1,7 +1,7 @@
 """A TCP proxy that breaks connections in the ways in which networks do.
 
     pass         bytes go through, each piece `delay_s` later
-    hold         nothing moves and nothing is lost: it goes on where it was; connections that come later pass if `old_only`
+    hold         nothing moves and nothing is lost: it goes on where it was; with `old_only` later connections pass
     drop_up      what the client says is lost, the answers come through
     drop_down    what the client says arrives, the answers are lost
     half_open    old connections are silent, new ones are accepted and lead nowhere

@@ -5,17 +5,24 @@ A checker that finds nothing proves nothing until it has been seen to find somet
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import replace
+from itertools import compress
 
 import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
 
+from revocation_sdk import _view
 from revocation_sdk._follower import Follower, Lease, Resync
-from revocation_sdk._lattice import MalformedRows
+from revocation_sdk._lattice import Cutoff, MalformedRows
 from revocation_sdk._messages import Changes, Intent, Mark, Message, PartitionIntent, Progress, SnapshotEnd
+from revocation_sdk._packed import Packed, PureBuilder
 from revocation_sdk._position import Position
-from revocation_sdk._view import View
+from revocation_sdk._view import View, _Segment, _Table
 from tests.core.service_model import LEEWAY, MARGIN, Stream
 from tests.core.simulation import Client, Violation, search
+from tests.core.view_machine import machine
 
 MOST = 20_000
 
@@ -91,7 +98,7 @@ class ProgressInSnapshot(Follower):
 
     def _progress(self, progress: Progress, mono: float) -> None:
         snapshots, self._snapshots = self._snapshots, {}
-        super()._progress(replace(progress, positions=self._positions), mono)
+        super()._progress(progress, mono)
         self._snapshots = snapshots
 
 
@@ -237,3 +244,85 @@ def test_the_simulator_catches(mutant: type[Client]) -> None:
     with pytest.raises(Violation) as caught:
         search(range(MOST), mutant)
     print(caught.value)
+
+
+# Bugs of the view, and the machine that compares it with a dictionary.
+
+
+class Blind(_Table):
+    """A change does not reach the sieve, so look-ups do not look for it."""
+
+    def _merge_one(self, fp: int, entry: Cutoff) -> None:
+        _, segments = self.state
+        before = [bytes(segment.sieve) for segment in segments]
+        super()._merge_one(fp, entry)
+        for segment, sieve in zip(segments, before, strict=True):
+            segment.sieve[:] = sieve
+
+
+class Forgetful(_Table):
+    """Compaction drops what came since the last one."""
+
+    def _joined(self, segment: _Segment, bits: int) -> Packed:
+        return segment.base
+
+
+class LastWriterWins(_Table):
+    """The later entry counts instead of the larger."""
+
+    def _merge_one(self, fp: int, entry: Cutoff) -> None:
+        shift, segments = self.state
+        segments[fp >> shift].delta.pop(fp, None)
+        super()._merge_one(fp, entry)
+
+
+class Hasty(_Table):
+    """Entries go a second early."""
+
+    def drop_expired(self, now: int) -> None:
+        super().drop_expired(now + 1)
+
+
+class Tardy(_Table):
+    """The earliest expiry of what was merged is not remembered."""
+
+    def _merge_one(self, fp: int, entry: Cutoff) -> None:
+        earliest = self._earliest
+        super()._merge_one(fp, entry)
+        self._earliest = earliest
+
+
+class UnsplitBits(_Table):
+    """A table that grows leaves entries in the half where they were not."""
+
+    def _grow(self, length: int) -> None:
+        before = len(self.state[1])
+        super()._grow(length)
+        if len(self.state[1]) > before:
+            shift, segments = self.state
+            self.state = (shift, segments[::-1])
+
+
+class Half(PureBuilder):
+    """Duplicates inside one batch are not joined."""
+
+    def join(self, base: Packed, new: list[array[int]], bits: int) -> Packed:
+        fps = list(new[0])
+        keep = [fps.index(fp) == at for at, fp in enumerate(fps)]
+        return super().join(base, [array(column.typecode, compress(column, keep)) for column in new], bits)
+
+
+TABLES = [Blind, Forgetful, LastWriterWins, Hasty, Tardy, UnsplitBits]
+ONCE = settings(max_examples=300, stateful_step_count=20, deadline=None, phases=[Phase.generate], derandomize=True)
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: table.__name__)
+def test_the_dictionary_shows(table: type[_Table], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_view, "_Table", table)
+    with pytest.raises((AssertionError, LookupError)):
+        run_state_machine_as_test(machine(PureBuilder(4, 2)), settings=ONCE)
+
+
+def test_the_dictionary_shows_duplicates_that_are_not_joined() -> None:
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(machine(Half(4, 2)), settings=ONCE)

@@ -121,7 +121,7 @@ def revoke(client: RevocationClient, wanted: Wanted, timeout: float) -> Receipt:
 
 
 def _wanted(signer: Signer, number: int, kind: str) -> Wanted:
-    claims = {"jti": f"jti-{number}", "sub": f"subject-{number}", "sid": f"sid-{number}"}
+    claims: dict[str, Any] = {"jti": f"jti-{number}", "sub": f"subject-{number}", "sid": f"sid-{number}"}
     return Wanted(f"{kind}-{number}", kind, signer.sign(**claims), claims)
 
 

@@ -1,7 +1,8 @@
-"""Processes of an installation: started, stopped in mid-air, killed; each logs to a file, and none outlives its test."""
+"""Processes of an installation: started, stopped in mid-air, killed; with logs. None outlives its test."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -64,7 +65,7 @@ class Process:
         return self._process is not None and self._process.poll() is None
 
     def start(self) -> None:
-        """Starts it, with pipes to its standard input and output. From the main thread only: it dies with its thread."""
+        """Starts it, with pipes to its standard input and output. From the main thread: it dies with its thread."""
         assert not self.running, f"{self.name} runs already"
         assert threading.current_thread() is threading.main_thread()
         with self.log_path.open("ab") as log:
@@ -114,10 +115,8 @@ class Process:
     def _close_pipes(self) -> None:
         for pipe in (self.pipes.stdin, self.pipes.stdout):
             if pipe is not None:
-                try:
+                with contextlib.suppress(OSError):
                     pipe.close()
-                except OSError:
-                    pass
 
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""

@@ -49,7 +49,7 @@ def token(**changes: Any) -> pb.TokenTarget:
     return pb.TokenTarget(**{"jti": "a", "expires_at": SOON, **changes})
 
 
-BAD = {
+BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "no target": ({"session": None}, "target", "INVALID_FIELD"),
     "token without jti": ({"token": token(jti="")}, "token.jti", "INVALID_FIELD"),
     "token with a long jti": ({"token": token(jti=LONG)}, "token.jti", "INVALID_FIELD"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ def mint(installed: Installation, client: RevocationClient) -> Callable[..., str
     realm = client.get_version("nobody").version[2:]
     version = [0, 0, *realm] if realm else [0]
 
-    def sign(**claims: object) -> str:
+    def sign(**claims: Any) -> str:
         return installed.signer.sign(**{"tver": version, **claims})
 
     return sign

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -27,6 +28,7 @@ from revocation_sdk._lattice import Kind
 SECRET = "k1:" + "A" * 43
 ISSUER = "https://id.example"
 TIME_KEY = "revocation:{test}:ahead_ms"
+PHONE = Device("phone")
 REALM: dict[str, Any] = {"max_token_life_s": 3_600, "absolute_timeout_s": 86_400, "idle_timeout_s": 7_200}
 _TOLD = (
     "(function() local t, ahead = redis.call('TIME'), redis.call('GET', '" + TIME_KEY + "') or '0'; "
@@ -43,7 +45,7 @@ def new_op_id() -> uuid.UUID:
 
 
 class PausingStore:
-    """A store that lets a test stop a caller before and after each round trip about sessions."""
+    """A store that lets a test stop a caller before and after each round trip of a use case of sessions."""
 
     def __init__(self, store: RedisStore) -> None:
         self._store = store
@@ -59,7 +61,7 @@ class PausingStore:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
-        if name not in {"look_sessions", "step_session"}:
+        if name not in {"look_sessions", "step_session", "barrier"}:
             return method
 
         async def paused(*arguments: Any) -> Any:
@@ -80,7 +82,7 @@ class PausingStore:
 class Nodes:
     """Service nodes that share a store. `ahead` moves the store's time on."""
 
-    def __init__(self, url: str, nodes: list[Node], stores: list[PausingStore], raw: aioredis.Redis) -> None:
+    def __init__(self, url: str, nodes: list[Node], stores: list[Any], raw: aioredis.Redis) -> None:
         self.url, self.nodes, self.stores, self.raw = url, nodes, stores, raw
         self._ahead_ms = 0
 
@@ -122,7 +124,7 @@ class Caller:
 
     async def open(
         self, subject: str = "alice", client_id: str = "web", *, op_id: uuid.UUID | None = None, life_s: int = 600,
-        device: Device = Device("phone"), issuer: str | None = ISSUER,
+        device: Device = PHONE, issuer: str | None = ISSUER,
     ) -> Grant:  # fmt: skip
         operation = self.operation("open", subject, client_id, op_id=op_id)
         return await self.sessions.open(Opening(operation, issuer, subject, client_id, device, life_s), self.deadline)
@@ -165,13 +167,14 @@ def config_of(url: str, name: str, partitions: int, realms: dict[str, Any]) -> C
 
 @contextlib.asynccontextmanager
 async def running(
-    url: str, *, count: int = 1, partitions: int = 1, secret: str = SECRET,
-    prepare: Callable[[RedisStore], None] = lambda _: None, **realm: Any,
+    url: str, *, count: int = 1, partitions: int = 1, secrets: Sequence[str] = (SECRET,),
+    prepare: Callable[[RedisStore], None] = lambda _: None, realm: Mapping[str, Any] = MappingProxyType({}),
 ) -> AsyncIterator[Nodes]:  # fmt: skip
     """Nodes that are usable."""
     raw = aioredis.Redis.from_url(url)
-    realms = {"default": REALM | realm, "other": REALM}
-    stores, nodes = [], []
+    realms = {"default": REALM | dict(realm), "other": REALM}
+    stores: list[Any] = []
+    nodes: list[Node] = []
     for number in range(count):
         store = RedisStore.from_url(url, partitions=partitions, skew_ms=10**13)
         store._sources = {name: text.replace("redis.call('TIME')", _TOLD) for name, text in store._sources.items()}
@@ -180,10 +183,8 @@ async def running(
         stores.append(PausingStore(store))
         config = config_of(url, f"node-{number}", partitions, realms)
         metrics = Metrics(version="0", replica=f"node-{number}")
-        keyring = Keyring.parse(secret)
-        nodes.append(
-            Node(config, keyring, stores[-1], metrics, replica_id=f"node-{number}", fresh=True)  # type: ignore[arg-type]
-        )
+        keyring = Keyring.parse(secrets[number % len(secrets)])
+        nodes.append(Node(config, keyring, stores[-1], metrics, replica_id=f"node-{number}", fresh=True))
     tasks = [asyncio.create_task(node.run()) for node in nodes]
     try:
         for node in nodes:

@@ -40,7 +40,12 @@ async def refused(awaitable: Any) -> ServiceError:
 
 
 def settings(**changed: Any) -> SessionSettings:
-    given = {"absolute_timeout_s": 3_600, "idle_timeout_s": 600, "grace_ms": 10_000, "max_sessions_per_subject": 0}
+    given: dict[str, Any] = {
+        "absolute_timeout_s": 3_600,
+        "idle_timeout_s": 600,
+        "grace_ms": 10_000,
+        "max_sessions_per_subject": 0,
+    }
     given |= {"max_sessions_per_subject_and_client": 0, "evict_oldest": False} | changed
     return SessionSettings(**given)
 
@@ -110,6 +115,7 @@ async def test_no_interleaving_forks_a_session(nodes: Nodes) -> None:
     """Two tabs on two replicas, each taking the newest token that it has seen, over and over."""
     newest = [await nodes.caller().open()]
     seen: dict[int, set[str]] = {}
+    ends: list[str] = []
 
     async def tab(number: int) -> None:
         for _ in range(40):
@@ -118,7 +124,7 @@ async def test_no_interleaving_forks_a_session(nodes: Nodes) -> None:
                 grant = await nodes.caller(number % 2).refresh(mine)
             except SessionOver as error:
                 # The other tab went two generations on while this call was under way: by the rules, theft.
-                assert error.why == "reuse"
+                ends.append(error.why)
                 return
             seen.setdefault(grant.generation, set()).add(grant.refresh_token)
             if grant.generation > newest[-1].generation:
@@ -126,6 +132,7 @@ async def test_no_interleaving_forks_a_session(nodes: Nodes) -> None:
 
     await asyncio.gather(*(tab(n) for n in range(2)))
     assert all(len(tokens) == 1 for tokens in seen.values()), "a fork"
+    assert set(ends) <= {"reuse"}
 
 
 async def test_a_lost_opening_is_answered_by_the_same_session(nodes: Nodes) -> None:
@@ -214,7 +221,7 @@ async def test_a_touch_keeps_a_session_and_is_mostly_read_only(nodes: Nodes) -> 
 
 @pytest.mark.parametrize("overflow", ["deny", "evict_oldest"])
 async def test_a_limit_under_100_concurrent_logins_on_two_replicas(redis_url: str, overflow: str) -> None:
-    async with running(redis_url, count=2, max_sessions_per_subject=5, overflow=overflow) as nodes:
+    async with running(redis_url, count=2, realm={"max_sessions_per_subject": 5, "overflow": overflow}) as nodes:
         logins = (nodes.caller(n % 2).open() for n in range(100))
         grants = await asyncio.gather(*logins, return_exceptions=True)
         opened = [grant for grant in grants if isinstance(grant, Grant)]
@@ -229,7 +236,7 @@ async def test_a_limit_under_100_concurrent_logins_on_two_replicas(redis_url: st
 
 
 async def test_sessions_that_a_cutoff_ended_make_room(redis_url: str) -> None:
-    async with running(redis_url, max_sessions_per_subject=2) as nodes:
+    async with running(redis_url, realm={"max_sessions_per_subject": 2}) as nodes:
         caller = nodes.caller()
         for kind, value in ((Kind.SUBJECT, "alice"), (Kind.CLIENT, "web"), (Kind.REALM, "")):
             await caller.open(), await caller.open()
@@ -332,7 +339,9 @@ async def test_lists_are_paged_newest_first_and_name_no_sid(nodes: Nodes) -> Non
         if not token:
             break
     assert labels == [f"device {n}" for n in (6, 4, 3, 2, 1, 0)]
-    assert isinstance(await refused(caller.sessions.page(caller.owner("a"), "", 2, "x!", caller.deadline)), InvalidField)
+    assert isinstance(
+        await refused(caller.sessions.page(caller.owner("a"), "", 2, "x!", caller.deadline)), InvalidField
+    )
     assert await caller.list("bob") == []
 
 
@@ -341,12 +350,12 @@ async def test_lists_are_paged_newest_first_and_name_no_sid(nodes: Nodes) -> Non
 
 async def test_a_new_master_secret_logs_nobody_out(redis_url: str) -> None:
     old, new = "k1:" + "A" * 43, "k2:" + "B" * 43
-    async with running(redis_url, secret=old) as nodes:
+    async with running(redis_url, secrets=[old]) as nodes:
         grant = await nodes.caller().open()
         spent = await nodes.caller().open()
         await nodes.caller().refresh(spent)
         handle = (await nodes.caller().list())[0].handle
-    async with running(redis_url, secret=f"{new},{old}", max_sessions_per_subject=3) as nodes:
+    async with running(redis_url, secrets=[f"{new},{old}"], realm={"max_sessions_per_subject": 3}) as nodes:
         caller = nodes.caller()
         moved = await caller.refresh(grant)
         assert moved.refresh_token.startswith("k2.")
@@ -403,7 +412,7 @@ async def test_the_store_holds_nothing_in_the_clear_and_nothing_to_replay(nodes:
     await caller.sessions.set_client_settings("default", "shop-frontend", wanted, caller.deadline)
     dump = b""
     async for key in nodes.raw.scan_iter("*", count=1000):
-        kind = (await nodes.raw.type(key)).decode()
+        kind = str(await nodes.raw.type(key), "ascii")  # type: ignore[arg-type]
         read: dict[str, Any] = {
             "string": nodes.raw.get, "hash": nodes.raw.hgetall,
             "zset": lambda key: nodes.raw.zrange(key, 0, -1), "stream": nodes.raw.xrange,

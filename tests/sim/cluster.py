@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from copy import copy
 from dataclasses import fields, replace
 from random import Random
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from revocation.store import (
     Closed,
@@ -53,7 +52,11 @@ class Node:
         self.offset = 0
         """How much of the primary's writing it holds; of the primary: has written."""
         self.follows: Node | None = None
-        self.changed = asyncio.Event()
+        self.copying = False
+        self.on_write: Callable[[Node], None] = lambda _: None
+        self._tail = 0
+        self._waiting: list[asyncio.Future[None]] = []
+        self._reading: list[asyncio.Future[None]] = []
 
     def clock(self) -> int:
         return EPOCH_MS + round(self.loop.time() * 1000) + self.skew_ms
@@ -64,12 +67,33 @@ class Node:
 
     def note(self) -> None:
         """Wakes whoever waits for this node to change."""
-        self.changed.set()
-        self.changed = asyncio.Event()
+        _wake(self._waiting)
+        seq = self.memory.data[0].at.seq
+        if seq != self._tail:
+            self._tail = seq
+            _wake(self._reading)
 
     def wrote(self) -> None:
         self.offset += 1
         self.note()
+        self.on_write(self)
+
+    async def change(self, until: float) -> None:
+        """Waits for a change of any kind."""
+        await self._any(self._waiting, until)
+
+    async def record(self, until: float) -> None:
+        """Waits for the log to change."""
+        await self._any(self._reading, until)
+
+    async def _any(self, waiting: list[asyncio.Future[None]], until: float) -> None:
+        future = self.loop.create_future()
+        waiting.append(future)
+        timer = self.loop.call_at(until, _wake, [future])
+        try:
+            await future
+        finally:
+            timer.cancel()
 
     def become(self, identity: str) -> None:
         """A new process, or a new role: answers as a primary from now on."""
@@ -90,6 +114,13 @@ class Node:
         primary.note()
 
 
+def _wake(waiting: list[asyncio.Future[None]]) -> None:
+    for future in waiting:
+        if not future.done():
+            future.set_result(None)
+    waiting.clear()
+
+
 def copy_data(data: Data) -> Data:
     """A deep copy, as cheap as it can be had."""
     made = Data()
@@ -98,12 +129,12 @@ def copy_data(data: Data) -> Data:
         if isinstance(value, list):
             value = list(value)
         elif isinstance(value, dict):
-            value = {key: copy(entry) if hasattr(entry, "__slots__") else entry for key, entry in value.items()}
+            value = dict(value)
         elif isinstance(value, Registry):
             value = replace(value, members=dict(value.members))
         setattr(made, item.name, value)
-    for segment in made.segments.values():
-        segment.rows = bytearray(segment.rows)
+    for name, segment in made.segments.items():
+        made.segments[name] = replace(segment, rows=bytearray(segment.rows))
     return made
 
 
@@ -120,6 +151,8 @@ class Cluster:
         self.on_loss: Callable[[], None] = lambda: None
         self._identities = 0
         self.cur.become(self.identity())
+        for node in self.nodes:
+            node.on_write = self._written
         for node in self.nodes[1:]:
             node.follow(self.cur)
             node.copy_from(self.cur)
@@ -140,16 +173,24 @@ class Cluster:
         for node in self.nodes:
             node.memory.replicas = len(self.followers(node))
 
-    async def replicate(self) -> None:
-        """Copies, each replica in its own time."""
-        while True:
-            await asyncio.sleep(self.random.uniform(0.2, 1.0) * self.lag_s)
-            for node in self.nodes[:]:
-                primary = node.follows
-                if primary is None or self.frozen or not primary.primary or not self.linked(node, primary):
-                    continue
-                if self.random.random() < 0.7:
-                    node.copy_from(primary)
+    def _written(self, primary: Node) -> None:
+        """Each replica follows in its own time."""
+        for node in self.nodes:
+            if node.follows is primary and not node.copying:
+                node.copying = True
+                self.loop.call_later(self.random.uniform(0.1, 1.0) * self.lag_s, self._copy, node)
+
+    def _copy(self, node: Node) -> None:
+        node.copying = False
+        primary = node.follows
+        if primary is not None and not self.frozen and primary.primary and self.linked(node, primary):
+            node.copy_from(primary)
+
+    def replicate(self) -> None:
+        """Whoever was kept from it follows now."""
+        for node in self.nodes:
+            if node.primary:
+                self._written(node)
 
     # -- faults -------------------------------------------------------------------------------------------------
 
@@ -179,6 +220,7 @@ class Cluster:
             if node is not self.cur and self.linked(node, self.cur) and node.follows is not self.cur:
                 node.follow(self.cur)
         self.connect()
+        self.replicate()
         self.on_loss()
 
     def start(self, node: Node) -> None:
@@ -300,11 +342,7 @@ class SimStore:
         while reached() < copies and node.loop.time() < end:
             if not node.primary or node.memory.identity != identity:
                 await self._lost()
-            try:
-                async with asyncio.timeout_at(end):
-                    await node.changed.wait()
-            except TimeoutError:
-                break
+            await node.change(end)
         return reached()
 
     # -- the protocol -------------------------------------------------------------------------------------------
@@ -400,19 +438,9 @@ class SimStore:
             found = await node.memory.read_log(partition, after, count, 0)
             if found or node.loop.time() >= end or not block_ms:
                 break
-            try:
-                async with asyncio.timeout_at(end):
-                    await node.changed.wait()
-            except TimeoutError:
-                break
+            await node.record(end)
         await self._return(node)
         return found
 
     async def agree_on_secret(self, commitments: dict[str, str]) -> None:
         await self._run(lambda m: m.agree_on_secret(commitments))
-
-
-def settled_data(data: Data) -> dict[str, Any]:
-    """What a registry looks like, for messages."""
-    at = data.at
-    return {"log": at.log_id[:6], "seq": at.seq, "usable": at.usable, "members": sorted(at.members)}

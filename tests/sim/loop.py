@@ -86,7 +86,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._turns = 0
         self._ready: deque[Handle] = deque()
         self._scheduled: list[asyncio.TimerHandle] = []
-        self.set_task_factory(_own)
+        self.set_task_factory(cast(Any, _own))
         self.errors: list[str] = []
         self.set_exception_handler(self._note)
 
@@ -104,7 +104,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         ready, scheduled = self._ready, self._scheduled
-        while scheduled and scheduled[0]._cancelled:  # type: ignore[attr-defined]
+        while scheduled and scheduled[0]._cancelled:
             heapq.heappop(scheduled)
         if not ready:
             if not scheduled:
@@ -117,7 +117,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             raise Livelock(f"circles at {self._now:.3f}: {ready[0]!r}")
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if handle._cancelled:  # type: ignore[attr-defined]
+            if handle._cancelled:
                 continue
             process = handle._context.get(_current)  # type: ignore[attr-defined]
             if process is not None and process.paused:

@@ -111,7 +111,6 @@ class World:
         self.cluster.cur.wrote()
         for node in self.cluster.nodes[1:]:
             node.copy_from(self.cluster.cur)
-        self._spawn(self.cluster.replicate())
         for name in names:
             self._start(name)
         for number in range(self.schedule.clients):
@@ -223,7 +222,8 @@ class World:
     # -- faults: the store --------------------------------------------------------------------------------------
 
     def _later(self, after: float, call: Callable[[], object]) -> None:
-        self.loop.call_later(after, call)
+        """A consequence. When faults have ended, all of them have."""
+        self.loop.call_later(after, lambda: None if self.calm else call())
 
     def _failover(self, which: int, value: float) -> None:
         """The primary dies; another takes over, and the dead one follows it when it comes back."""
@@ -285,6 +285,7 @@ class World:
 
     def _thaw(self) -> None:
         self.cluster.frozen = False
+        self.cluster.replicate()
 
     def _stall(self, which: int, value: float) -> None:
         """The primary is stopped (SIGSTOP) and answers later."""
@@ -406,6 +407,7 @@ class World:
                 return 0.0
             if self._too_long(began):
                 return 0.0
+            self._bring_back()
             await asyncio.sleep(0.1)
         await asyncio.sleep(0.3)
         await self._judge()
@@ -418,6 +420,7 @@ class World:
 
     def _end_faults(self) -> None:
         self.skews.clear()
+        self.cluster.lag_s = min(self.cluster.lag_s, 0.05)
         self._thaw()
         for node in self.cluster.nodes:
             node.skew_ms, node.stalled_until = 0, 0.0
@@ -429,6 +432,14 @@ class World:
             self._again(name)
         for client in self.clients:
             client.process.resume()
+
+    def _bring_back(self) -> None:
+        """A replica that left, but not in time for somebody who waits for it now: an operator starts it again."""
+        waited = {name for s in self.services.values() if s.alive for name in s.replica.waiting_for()}
+        for name in sorted(waited & self.left):
+            if not self.services[name].alive:
+                self.left.discard(name)
+                self._again(name)
 
     def _well(self) -> bool:
         living = [s for s in self.services.values() if s.name not in self.left]

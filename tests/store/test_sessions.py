@@ -71,9 +71,7 @@ class Desk:
         number = next(_numbers)
         fingerprint = (10_000 + number).to_bytes(8, "little")
         entry = Entry(opened_ms or self.world.now, client, TAG, fingerprint, 600, number.to_bytes(16, "big"))
-        step = Step(
-            "r", 0, b"", entry.record, b"", self.put(b"body"), entry.pack(), ("i",), **options
-        )
+        step = Step("r", 0, b"", entry.record, b"", self.put(b"body"), entry.pack(), ("i",), **options)
         return entry, step
 
     def put(self, body: bytes, stamp: bytes = b"s" * 12, lasts_ms: int = HOUR_MS) -> Put:

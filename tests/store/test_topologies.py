@@ -1,0 +1,260 @@
+"""Sentinel, Cluster, unix sockets, TLS: one URL each, and what a failover does to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import trustme
+from redis.crc import key_slot
+
+from revocation.store import Closed, Durability, OpState, Registry, StoreRefused, StoreUnavailable
+from revocation.store.connect import connect
+from revocation.store.nodes import ClusterNodes
+from revocation.store.redis import RedisStore
+from tests.servers import NoServer, Server, Servers, until
+from tests.store.test_contract import soon
+from tests.store.test_redis import NO_HANG_S, LiveWorld
+from tests.store.world import LOG, OTHER_LOG, Actor, alone, opened, operation, subjects, tokens
+
+Connect = Callable[..., Awaitable[LiveWorld]]
+
+
+@pytest.fixture
+async def connected() -> AsyncIterator[Connect]:
+    stores: list[RedisStore] = []
+
+    async def make(url: str, server: Server, **options: Any) -> LiveWorld:
+        world = LiveWorld(server)
+        await world.store.close()
+        world.store = connect(url, **options)
+        stores.append(world.store)
+        await world.store.start()
+        return world
+
+    yield make
+    for store in stores:
+        await store.close()
+
+
+async def eventually(look: Callable[[], Awaitable[Registry]], closed: Closed | None) -> Registry:
+    """Looks until the registry says `closed`; meanwhile the store may be away."""
+    last: object = None
+    async with asyncio.timeout(NO_HANG_S):
+        while True:
+            try:
+                last = registry = await look()
+                if registry.closed is closed:
+                    return registry
+            except StoreUnavailable as error:
+                last = error
+            await asyncio.sleep(0.02)
+    raise AssertionError(last)
+
+
+async def heal(actor: Actor) -> None:
+    """What a replica does when it meets "reopen"; nothing is lost here, so that there is nothing to propose."""
+    await eventually(actor.look, Closed.REOPEN)
+    assert await actor.open(OTHER_LOG) is None
+    opened(await actor.confirm())
+
+
+# -- Sentinel ---------------------------------------------------------------------------------------------------------
+
+
+def sentinel_setup(servers: Servers) -> tuple[Server, list[Server], str]:
+    config = {"requirepass": "s3cret/@:", "masterauth": "s3cret/@:"}
+    primary = servers.start(config)
+    replicas = [servers.start(config, replica_of=primary) for _ in range(2)]
+    sentinels = servers.sentinels(primary)
+    hosts = ",".join(sentinel.address for sentinel in sentinels)
+    return primary, replicas, f"redis+sentinel://:{quote('s3cret/@:', safe='')}@{hosts}/main"
+
+
+async def test_commits_go_on_after_a_failover_by_sentinel(servers: Servers, connected: Connect) -> None:
+    primary, replicas, url = sentinel_setup(servers)
+    world = await connected(url, primary)
+    actor = await alone(world)
+    op = operation(1, tokens(soon(world)), subjects(7))
+    first = await actor.commit(op, durability=Durability(replicas=2, timeout_ms=2_000))
+    assert first.copies == 2
+    reading = asyncio.create_task(world.store.read_log(0, 1, 10, 60_000))
+    primary.kill()
+    with pytest.raises(StoreUnavailable):
+        await reading
+    await heal(actor)
+    again = (await actor.commit(op)).results[0]
+    assert (again.state, again.version) == (OpState.AGAIN, first.results[0].version)
+    assert (await actor.commit(operation(2, subjects(8)))).seq == 2
+    roles = [replica.info("replication")["role"] for replica in replicas]
+    assert sorted(roles) == ["master", "slave"]
+
+
+async def test_a_primary_that_was_demoted_is_left_by_itself(servers: Servers, connected: Connect) -> None:
+    primary = servers.start()
+    other = servers.start(replica_of=primary)
+    (sentinel,) = servers.sentinels(primary, count=1, quorum=1)
+    world = await connected(f"redis+sentinel://{sentinel.address}/main/0", primary)
+    actor = await alone(world)
+    await actor.commit(operation(1, subjects(7)), durability=Durability(replicas=1, timeout_ms=2_000))
+    # Without the Sentinel's doing no connection is dropped: only the answers say that this is no primary any more.
+    sentinel.pause()
+    other.call("REPLICAOF", "NO", "ONE")
+    primary.call("REPLICAOF", "127.0.0.1", other.port)
+    assert (await actor.look()).closed is Closed.DEMOTED
+    sentinel.resume()
+    until(lambda: str(other.port) in sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"), "it is noticed")
+    await heal(actor)
+    assert (await actor.commit(operation(2, subjects(8)))).seq == 2
+
+
+# -- Cluster ----------------------------------------------------------------------------------------------------------
+
+
+def node_of(nodes: list[Server], partition: int) -> int:
+    """Which of the evenly cut shares of the slots a partition lies in."""
+    return key_slot(f"p{partition}".encode()) * len(nodes) // 16_384
+
+
+async def test_partitions_spread_over_a_cluster_and_survive_a_failover(servers: Servers, connected: Connect) -> None:
+    nodes = servers.cluster(3)
+    victim = nodes[node_of(nodes, 0)]
+    replica = servers.cluster_replica(victim)
+    # One address is enough to find the others.
+    world = await connected(f"redis+cluster://{nodes[0].address}", nodes[0], partitions=4)
+    assert len({node_of(nodes, partition) for partition in range(4)}) == 3, "else this test shows less than it says"
+    actors = [await alone(world, partition) for partition in range(4)]
+    for actor in actors:
+        for number in range(1, 4):
+            await actor.commit(operation(number, subjects(7), tokens(soon(world))))
+        assert [entry.seq for entry in await world.store.read_log(actor.partition, 0, 10, 0)] == [1, 2, 3]
+        assert opened(await actor.barrier()).seq == 3
+        # WAIT counts on the connection that wrote, on its node: only the first one's has a replica.
+        durability = Durability(replicas=1, timeout_ms=500)
+        copies = int(nodes[node_of(nodes, actor.partition)] is victim)
+        assert opened(await actor.barrier(durability)).copies == copies
+        assert (await actor.commit(operation(9, subjects(8)), durability=durability)).copies == copies
+    for node in nodes:
+        keys = node.call("KEYS", "*")
+        assert {key.split("}")[0] for key in keys} == {
+            f"revocation:{{p{p}" for p in range(4) if nodes[node_of(nodes, p)] is node
+        }
+    victim.kill()
+    for actor in actors:
+        if nodes[node_of(nodes, actor.partition)] is victim:
+            await heal(actor)
+        assert (await actor.commit(operation(20, subjects(7)))).seq == 5
+    assert replica.info("replication")["role"] == "master"
+
+
+async def test_a_slot_that_moved_is_followed(servers: Servers, connected: Connect) -> None:
+    nodes = servers.cluster(3)
+    world = await connected("redis+cluster://" + ",".join(node.address for node in nodes), nodes[0], partitions=2)
+    actors = [await alone(world, partition) for partition in range(2)]
+    known = world.store._nodes
+    assert isinstance(known, ClusterNodes)
+    wrong = known._ranges[1:] + known._ranges[:1]
+    known._ranges = [(first, last, other) for (first, last, _), (_, _, other) in zip(known._ranges, wrong, strict=True)]
+    for actor in actors:
+        assert (await actor.commit(operation(1, subjects(7)))).seq == 1
+    await world.store.reconnect()
+    for actor in actors:
+        assert opened(await actor.barrier()).seq == 1
+
+
+# -- sockets and TLS --------------------------------------------------------------------------------------------------
+
+
+async def test_a_unix_socket(servers: Servers, connected: Connect, tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    server = servers.start({"unixsocket": str(path)})
+    actor = await alone(await connected(f"unix://{quote(str(path))}", server))
+    assert await actor.commit(operation(1, subjects(7)))
+
+
+async def test_mutual_tls(servers: Servers, connected: Connect, tmp_path: Path) -> None:
+    files = certificates(tmp_path)
+    config = {
+        "tls-cert-file": files["server"],
+        "tls-key-file": files["server_key"],
+        "tls-ca-cert-file": files["ca"],
+        "tls-auth-clients": "yes",
+    }
+    try:
+        server = servers.start(config)
+        from tests.servers import free_port
+
+        port = free_port()
+        server.call("CONFIG", "SET", "tls-port", port) if "tls-port" in server.call(
+            "CONFIG", "GET", "tls-port"
+        ) else None
+    except NoServer:
+        pytest.skip("the store server at hand is built without TLS (Debian's redis-server has it)")
+    query = f"ssl_ca_certs={files['ca']}&ssl_certfile={files['client']}&ssl_keyfile={files['client_key']}"
+    actor = await alone(await connected(f"rediss://localhost:{port}?{query}", server))
+    assert await actor.commit(operation(1, subjects(7)))
+    for part in (f"ssl_ca_certs={files['ca']}", query.replace(files["ca"], files["other_ca"])):
+        with pytest.raises(StoreUnavailable):
+            await connected(f"rediss://localhost:{port}?{part}", server)
+
+
+def certificates(folder: Path) -> dict[str, str]:
+    """Paths of a CA, a certificate and key each for server and client, and of a CA that nobody asked."""
+    ca, paths = trustme.CA(), {name: str(folder / name) for name in ("ca", "other_ca")}
+    ca.cert_pem.write_to_path(paths["ca"])
+    trustme.CA().cert_pem.write_to_path(paths["other_ca"])
+    for name in ("server", "client"):
+        issued = ca.issue_cert("localhost")
+        paths |= {name: str(folder / name), f"{name}_key": str(folder / f"{name}.key")}
+        issued.cert_chain_pems[0].write_to_path(paths[name])
+        issued.private_key_pem.write_to_path(paths[f"{name}_key"])
+    return paths
+
+
+# -- URLs -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://127.0.0.1:1",
+        "redis+sentinel://127.0.0.1:1/main/0/more",
+        "redis+sentinel://127.0.0.1:1/main/notanumber",
+        "redis+sentinel://:s3cret@/main",
+        "redis+cluster://127.0.0.1:1/0",
+        "redis+cluster://:s3cret@127.0.0.1:x",
+        "redis+cluster://127.0.0.1:1?sentinel_password=s3cret",
+        "redis+other://127.0.0.1:1/x",
+        "http://:s3cret@127.0.0.1",
+        "redis://:s3cret@127.0.0.1:port/0",
+        "s3cret",
+        "",
+    ],
+)
+def test_what_is_no_url_of_a_store(url: str) -> None:
+    with pytest.raises(StoreRefused, match=r"redis\+sentinel://") as refused:
+        connect(url)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://", "redis+sentinel://127.0.0.1:1,[::1]:1/main", "redis+cluster://127.0.0.1:1"]
+)
+async def test_a_store_that_is_not_there(url: str) -> None:
+    store = connect(url.replace("redis://", "redis://127.0.0.1:1"))
+    async with asyncio.timeout(NO_HANG_S):
+        with pytest.raises(StoreUnavailable):
+            await store.start()
+        with pytest.raises(StoreUnavailable):
+            await store.beat(0, None, "a", 0, 0, 0)
+        with pytest.raises(StoreUnavailable):
+            await store.read_log(0, 0, 1, 0)
+    await store.close()
+
+
+def test_a_database_number_and_default_ports() -> None:
+    assert LOG != OTHER_LOG
