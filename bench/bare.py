@@ -1,8 +1,8 @@
 """The floors: what grpc.aio and Redis do when nobody adds anything. Each is a process of its own, on uvloop.
 
-    python -m bench.bare echo ADDRESS              answers every Revoke with its op id
-    python -m bench.bare fanout ADDRESS REDIS_URL  one XREAD, every record written to every stream
-    python -m bench.bare ping ADDRESS              answers each message of a stream
+python -m bench.bare echo ADDRESS              answers every Revoke with its op id
+python -m bench.bare fanout ADDRESS REDIS_URL  one XREAD, every record written to every stream
+python -m bench.bare ping ADDRESS              answers each message of a stream
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ class FanOut:
         last = "$"
         while True:
             reply = await self._redis.xread({STREAM: last}, 512, 1_000)
-            records = next(iter(reply.values()))[0] if isinstance(reply, dict) and reply else reply[0][1] if reply else []
+            records = (
+                next(iter(reply.values()))[0] if isinstance(reply, dict) and reply else reply[0][1] if reply else []
+            )
             for last, fields in records:
                 for queue in self._queues:
                     queue.put_nowait(fields[b"b"])

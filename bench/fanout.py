@@ -110,7 +110,9 @@ async def _events(streams: Streams, send: Callable[[], Awaitable[object]], count
         await asyncio.sleep(0.01)
 
 
-async def _compare(ours: str, bare: str, url: str, count: int, events: int, rounds: int) -> list[tuple[Propagation, Propagation]]:
+async def _compare(
+    ours: str, bare: str, url: str, count: int, events: int, rounds: int
+) -> list[tuple[Propagation, Propagation]]:
     found = []
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(ours))

@@ -1,6 +1,6 @@
 """Row "idle subscribers": streams that only ping, at the SDK's default interval. The client is a process of its own.
 
-    python -m bench.idle ADDRESS COUNT PING_S [echo]     reports on standard output, ends with its input
+python -m bench.idle ADDRESS COUNT PING_S [echo]     reports on standard output, ends with its input
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Row "memory of the view": what a process holds more after so many entries, each structure in a process of its own.
 
-    python -m bench.memory view|set|dict COUNT     prints bytes an entry
+python -m bench.memory view|set|dict COUNT     prints bytes an entry
 """
 
 from __future__ import annotations

@@ -243,9 +243,9 @@ class Replica:
 
     async def _held_everywhere(self, registry: Registry) -> bool:
         """H10: a quiet strike needs all store nodes, and the one who strikes, to hold everything."""
-        replicas = max(self._options.copies, registry.replicas)
+        replicas = max(self._options.copies, registry.nodes)
         who = self._who()
-        if who is None:
+        if who is None or registry.replicas < replicas:
             return False
         tail: Heads | Tail | Closed
         if replicas:

@@ -156,7 +156,10 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The history and its members, as one script saw them. `closed` is None when the asker is in good standing."""
+    """The history and its members, as one script saw them. `closed` is None when the asker is in good standing.
+
+    `replicas` is how many store replicas are connected, `nodes` how many have been: a cut-off primary knows that it is one.
+    """
 
     closed: Closed | None
     now_ms: int = 0
@@ -173,6 +176,7 @@ class Registry:
     version: int = 0
     usable: bool = False
     replicas: int = 0
+    nodes: int = 0
     members: dict[str, Member] = field(default_factory=dict)
 
 

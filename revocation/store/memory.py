@@ -176,6 +176,7 @@ class MemoryStore(MemorySessions):
                 data.at.members[member] = replace(record, active=active, applied=applied)
         if state is None:
             data.high = max(data.high, now)
+            data.at = replace(data.at, nodes=max(data.at.nodes, self.replicas))
             data.log = [entry for entry in data.log if entry.seq >= trim_below]
         members = dict(data.at.members)
         return replace(data.at, closed=state, now_ms=now, replicas=self.replicas, members=members)
@@ -261,6 +262,8 @@ class MemoryStore(MemorySessions):
         if mode != "leave" and data.high - record.beat_ms < silent_ms:
             return Closed.ALIVE
         del data.at.members[member]
+        if mode == "forced":
+            data.at = replace(data.at, nodes=self.replicas)
         data.own_ms.pop(member, None)
         data.note_usable()
         return None

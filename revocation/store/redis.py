@@ -409,6 +409,7 @@ def _registry(reply: list[Any]) -> Registry:
         version=int(meta.get("reg", 0)),
         usable=meta.get("usable") == "1",
         replicas=int(meta.get("replicas", 0)),
+        nodes=int(meta.get("nodes", 0)),
         members=members,
     )
 

@@ -7,6 +7,7 @@
     half_open    old connections are silent, new ones are accepted and lead nowhere
     cut          all connections are reset, new ones too
 
+A fault may hit a share of the connections only: then some of those who talk to the target see it and others do not.
 Bytes that were lost leave a hole, so connections that lost some are reset when the fault ends. One event loop on a
 thread of its own serves a proxy; its methods may be called from any thread.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import threading
 from dataclasses import dataclass, field
@@ -30,6 +32,8 @@ class _Connection:
     transports: list[asyncio.BaseTransport] = field(default_factory=list)
     old: bool = False
     """It was there when the fault began."""
+    hit: bool = True
+    """The fault is one for this connection."""
     holed: bool = False
     silent: bool = False
 
@@ -46,7 +50,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", port))
         self.port: int = self._listener.getsockname()[1]
         self._target = target
-        self._mode, self._old_only, self._delay_s = "pass", False, 0.0
+        self._mode, self._old_only, self._delay_s, self._share = "pass", False, 0.0, 1.0
         self._connections: set[_Connection] = set()
         self._loop = asyncio.new_event_loop()
         self._changed = asyncio.Event()
@@ -69,9 +73,9 @@ class Proxy:
             self._loop.call_soon_threadsafe(self._stop)
         self._thread.join(5)
 
-    def set(self, mode: str, *, old_only: bool = False, delay_s: float = 0.0) -> None:
-        """Changes what happens to bytes, from now on."""
-        self._in_loop(lambda: self._set(mode, old_only, delay_s))
+    def set(self, mode: str, *, old_only: bool = False, delay_s: float = 0.0, share: float = 1.0) -> None:
+        """Changes what happens to bytes from now on, for this share of the connections."""
+        self._in_loop(lambda: self._set(mode, old_only, delay_s, share))
 
     def heal(self) -> None:
         """All is well again."""
@@ -110,13 +114,13 @@ class Proxy:
     def _stop(self) -> None:
         self._loop.stop()
 
-    def _set(self, mode: str, old_only: bool, delay_s: float) -> None:
+    def _set(self, mode: str, old_only: bool, delay_s: float, share: float) -> None:
         for connection in tuple(self._connections):
-            connection.old = True
-            if mode == "cut" or (mode == "pass" and (connection.holed or connection.silent)):
+            connection.old, connection.hit = True, random.random() < share
+            if (mode == "cut" and connection.hit) or (mode == "pass" and (connection.holed or connection.silent)):
                 connection.reset()
         self._mode = "pass" if mode == "delay" else mode
-        self._old_only, self._delay_s = old_only, delay_s
+        self._old_only, self._delay_s, self._share = old_only, delay_s, share
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
 
@@ -129,12 +133,12 @@ class Proxy:
             connection.reset()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = _Connection([writer.transport])
+        connection = _Connection([writer.transport], hit=random.random() < self._share)
         self._connections.add(connection)
         try:
-            if self._mode == "cut":
+            if self._mode == "cut" and connection.hit:
                 return
-            connection.silent = self._mode == "half_open"
+            connection.silent = self._mode == "half_open" and connection.hit
             while connection.silent and self._mode == "half_open":
                 await self._changed.wait()
             if connection.silent:
@@ -161,15 +165,17 @@ class Proxy:
             while piece := await reader.read(PIECE):
                 while self._held(connection):
                     await self._changed.wait()
-                if self._mode == f"drop_{direction}":
+                if self._mode == f"drop_{direction}" and connection.hit:
                     connection.holed = True
                     continue
-                if self._delay_s:
+                if self._delay_s and connection.hit:
                     await asyncio.sleep(self._delay_s)
                 writer.write(piece)
                 await writer.drain()
 
     def _held(self, connection: _Connection) -> bool:
+        if not connection.hit:
+            return False
         if self._mode == "half_open":
             return True
         return self._mode == "hold" and (connection.old or not self._old_only)

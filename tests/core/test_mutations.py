@@ -93,15 +93,6 @@ class ProgressUnchecked(Follower):
         super()._progress(replace(progress, positions=self._positions), mono)
 
 
-class ProgressInSnapshot(Follower):
-    """Progress counts while a snapshot is still coming in."""
-
-    def _progress(self, progress: Progress, mono: float) -> None:
-        snapshots, self._snapshots = self._snapshots, {}
-        super()._progress(progress, mono)
-        self._snapshots = snapshots
-
-
 class SnapshotReplaces(Follower):
     """D6: a snapshot replaces the view, and the lease goes on."""
 
@@ -156,7 +147,6 @@ FOLLOWERS = [
     CursorReset,
     ByNumber,
     ProgressUnchecked,
-    ProgressInSnapshot,
     SnapshotReplaces,
     HistoryReplaces,
     GapIgnored,

@@ -141,11 +141,11 @@ class Findings:
         return bool(self.stale or self.lost or self.false)
 
 
-def judge(load: Load, verifier: Verifier, report: dict[str, Any], *, whole: bool) -> Findings:
+def judge(revocations: Iterable[Wanted], verifier: Verifier, report: dict[str, Any], *, whole: bool) -> Findings:
     """Compares what a verifier decided with what was acknowledged. `whole`: all must be refused by now."""
     found = Findings()
     accepted, refused = report["accepted_at"], report["refused_at"]
-    for wanted in load.all:
+    for wanted in revocations:
         at, name = wanted.acknowledged_at, wanted.name
         if at is not None and accepted.get(name, at) > at + verifier.max_staleness:
             found.stale.append(f"{verifier.name}: {name} accepted {accepted[name] - at:.2f} s after")
@@ -164,13 +164,13 @@ def assert_kept(load: Load, verifiers: Iterable[Verifier]) -> None:
         verifier.ask(do="settle")
 
         def look(verifier: Verifier = verifier) -> bool:
-            return not judge(load, verifier, verifier.ask(do="report"), whole=True).lost
+            return not judge(load.all, verifier, verifier.ask(do="report"), whole=True).lost
 
         try:
             until(look, "all is refused", 10)
         except AssertionError:
-            raise AssertionError(judge(load, verifier, verifier.ask(do="report"), whole=True)) from None
-        found = judge(load, verifier, verifier.ask(do="report"), whole=True)
+            raise AssertionError(judge(load.all, verifier, verifier.ask(do="report"), whole=True)) from None
+        found = judge(load.all, verifier, verifier.ask(do="report"), whole=True)
         assert not found.any, found
         for wanted in load.never_asked[:5]:
             assert verifier.why(wanted.token) == "accepted", (verifier.name, wanted.name)

@@ -33,7 +33,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         until(lambda: "usable" in process.log(), "the service is usable")
         yield f"http://localhost:{port}"
     finally:
-        process.kill()
+        process.terminate()  # so that it can end the service that it started
+        process.wait(30)
 
 
 class Browser:

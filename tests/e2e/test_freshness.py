@@ -107,6 +107,6 @@ def test_a_verifier_that_was_stopped_never_accepts_by_what_it_knew_before(instal
     for verifier in installation.verifiers:
         verifier.wait_fresh()
         report = verifier.ask(do="report")
-        assert not judge(load, verifier, report, whole=False).any
+        assert not judge(load.all, verifier, report, whole=False).any
         assert report["unknown"] > 0, "no stop was long enough"
     installation.refused_everywhere(wanted.token for wanted in load.acknowledged)

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import pytest
 
 from revocation.errors import ServiceError, SessionOver
-from revocation.refresh import make_token
 from revocation.session_base import Grant
 from revocation_sdk._lattice import Kind
 from tests.revocation.session_nodes import Caller, Nodes, running
@@ -137,9 +136,3 @@ async def test_what_two_honest_tabs_do_is_never_taken_for_theft(redis_url: str) 
             newest = answers[0]
             await nodes.advance(GRACE_S + 1)
         assert newest.generation == 31
-
-
-def test_the_helper_knows_how_tokens_look() -> None:
-    """A token under another server key is another text for the same generation; the record remembers which it was."""
-    texts = {make_token("s100." + "A" * 22, 1, kid, "r", kid.encode() * 16, b"s" * 32) for kid in ("k1", "k2")}
-    assert len(texts) == 2

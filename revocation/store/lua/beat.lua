@@ -43,6 +43,10 @@ if record and inc and record.inc == inc and math.abs(now - caller) <= skew then
 end
 if not state then
   if now > tonumber(m.high or '0') then redis.call('HSET', META, 'high', int(now)) end
+  if tonumber(m.replicas) > tonumber(m.nodes or '0') then
+    m.nodes = m.replicas
+    redis.call('HSET', META, 'nodes', m.nodes)
+  end
   state = ''
 end
 return {state, int(now), cjson.encode(m), unpack(redis.call('HGETALL', MEMBERS))}

@@ -18,5 +18,7 @@ if inc and record.inc ~= inc then return {'fenced'} end
 if mode ~= 'forced' and m.usable ~= '1' then return {'wait'} end
 if mode ~= 'leave' and tonumber(m.high or '0') - record.beat < silent then return {'alive'} end
 redis.call('HDEL', MEMBERS, id)
+-- Whoever strikes by force takes it that the store nodes that are missing are gone as well.
+if mode == 'forced' then redis.call('HSET', META, 'nodes', m.replicas) end
 note_usable(log, m.settled)
 return {'ok'}

@@ -1,0 +1,186 @@
+"""The faults: each breaks something of a cluster, and mends it again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import redis
+
+from tests.chaos.cluster import Cluster, Node
+from tests.chaos.proxy import Proxy
+from tests.e2e.installation import Replica, Verifier
+from tests.servers import Server
+
+
+@dataclass
+class Fault:
+    """Something broken. `loses_store`, `loses_memory`: what it may take with it, for the rules of guarantees.md."""
+
+    kind: str
+    what: str
+    mend: Callable[[], None]
+    seconds: float
+    loses_store: bool = False
+    loses_memory: bool = False
+    begun: float = 0.0
+    ended: float = field(default=float("inf"))
+
+
+Maker = Callable[[Cluster, random.Random], Fault]
+
+
+def _seconds(chance: random.Random) -> float:
+    return chance.choice((0.2, 0.8, 2.0, 4.0, 7.0)) * chance.uniform(0.7, 1.3)
+
+
+# -- services -------------------------------------------------------------------------------------------------------
+
+
+def _service(cluster: Cluster, chance: random.Random) -> Replica:
+    return chance.choice([service for service in cluster.services if service.running and not service.stopped])
+
+
+def service_killed(cluster: Cluster, chance: random.Random) -> Fault:
+    service = _service(cluster, chance)
+    service.kill()
+    return Fault("service SIGKILL", service.name, service.start, _seconds(chance), loses_memory=True)
+
+
+def service_stopped(cluster: Cluster, chance: random.Random) -> Fault:
+    service = _service(cluster, chance)
+    service.stop()
+    return Fault("service SIGSTOP", service.name, service.resume, _seconds(chance))
+
+
+def service_restarted(cluster: Cluster, chance: random.Random) -> Fault:
+    service = _service(cluster, chance)
+    service.terminate()
+
+    def mend() -> None:
+        service.wait()
+        service.start()
+
+    return Fault("service SIGTERM", service.name, mend, _seconds(chance), loses_memory=True)
+
+
+# -- the store ------------------------------------------------------------------------------------------------------
+
+
+def primary_killed(cluster: Cluster, chance: random.Random) -> Fault:
+    node = cluster.primary()
+    node.server.kill()
+    return Fault("primary SIGKILL", node.name, lambda: _start(node), _seconds(chance), loses_store=True)
+
+
+def primary_stopped(cluster: Cluster, chance: random.Random) -> Fault:
+    node = cluster.primary()
+    node.server.pause()
+    return Fault("primary SIGSTOP", node.name, node.server.resume, _seconds(chance), loses_store=True)
+
+
+def primary_emptied(cluster: Cluster, chance: random.Random) -> Fault:
+    """Killed and at once there again, without its data: before Sentinel notices, its replicas copy the emptiness."""
+    node = cluster.primary()
+    node.server.kill()
+    node.server.wipe()
+    _start(node)
+    return Fault("primary restarted empty", node.name, lambda: None, 0.5, loses_store=True)
+
+
+def flushed(cluster: Cluster, chance: random.Random) -> Fault:
+    node = cluster.primary()
+    with suppress(redis.RedisError):
+        node.server.call("FLUSHALL")
+    return Fault("FLUSHALL", node.name, lambda: None, 0.5, loses_store=True)
+
+
+def _replica(cluster: Cluster, chance: random.Random) -> Node:
+    primary = cluster.primary()
+    return chance.choice([node for node in cluster.nodes if node is not primary and node.server.running])
+
+
+def store_replica_killed(cluster: Cluster, chance: random.Random) -> Fault:
+    node = _replica(cluster, chance)
+    node.server.kill()
+    return Fault("store replica SIGKILL", node.name, lambda: _start(node), _seconds(chance))
+
+
+def store_replica_stopped(cluster: Cluster, chance: random.Random) -> Fault:
+    node = _replica(cluster, chance)
+    node.server.pause()
+    return Fault("store replica SIGSTOP", node.name, node.server.resume, _seconds(chance))
+
+
+def _start(node: Node) -> None:
+    _start_server(node.server)
+
+
+def _start_server(server: Server) -> None:
+    if not server.running:
+        server.start()
+
+
+def sentinel_killed(cluster: Cluster, chance: random.Random) -> Fault:
+    sentinel = chance.choice(cluster.sentinels)
+    sentinel.kill()
+    return Fault("Sentinel SIGKILL", str(sentinel.port), lambda: _start_server(sentinel), _seconds(chance))
+
+
+# -- verifiers ------------------------------------------------------------------------------------------------------
+
+
+def _verifier(cluster: Cluster, chance: random.Random) -> Verifier:
+    return chance.choice([one for one in cluster.verifiers if one.running and not one.stopped])
+
+
+def verifier_stopped(cluster: Cluster, chance: random.Random) -> Fault:
+    verifiers = chance.sample(cluster.verifiers, chance.choice((1, 1, 2, len(cluster.verifiers))))
+    for verifier in verifiers:
+        verifier.stop()
+
+    def mend() -> None:
+        for verifier in verifiers:
+            verifier.resume()
+
+    return Fault("verifier SIGSTOP", ", ".join(one.name for one in verifiers), mend, _seconds(chance))
+
+
+# -- the network ----------------------------------------------------------------------------------------------------
+
+
+def _network(proxy: Proxy, what: str, kind: str, chance: random.Random, *, store: bool) -> Fault:
+    delay_s = chance.choice((0.01, 0.1, 0.7)) if kind == "delay" else 0.0
+    share = chance.choice((1.0, 1.0, 0.5)) if store else chance.choice((1.0, 0.6))
+    proxy.set(kind, old_only=kind == "hold" and chance.random() < 0.4, delay_s=delay_s, share=share)
+    where = "store" if store else "service"
+    return Fault(f"{where} network {kind}", what, proxy.heal, _seconds(chance), loses_store=store)
+
+
+def service_network(kind: str) -> Maker:
+    def make(cluster: Cluster, chance: random.Random) -> Fault:
+        number = chance.randrange(len(cluster.fronts))
+        return _network(cluster.fronts[number], cluster.services[number].name, kind, chance, store=False)
+
+    return make
+
+
+def store_network(kind: str) -> Maker:
+    def make(cluster: Cluster, chance: random.Random) -> Fault:
+        node = cluster.primary() if chance.random() < 0.7 else _replica(cluster, chance)
+        return _network(node.proxy, node.name, kind, chance, store=True)
+
+    return make
+
+
+KINDS = ("hold", "drop_up", "drop_down", "half_open", "cut", "delay")
+FAULTS: tuple[Maker, ...] = (
+    service_killed, service_stopped, service_restarted,
+    primary_killed, primary_stopped, primary_emptied, flushed,
+    store_replica_killed, store_replica_stopped, sentinel_killed,
+    verifier_stopped, verifier_stopped,
+    *(service_network(kind) for kind in KINDS),
+    *(store_network(kind) for kind in KINDS),
+)  # fmt: skip
