@@ -21,7 +21,7 @@ from revocation import healing
 from revocation.clock import Clock, system_clock
 from revocation.membership import Step, Timing, may_vouch, next_step, strikes, waiting_for
 from revocation.partition import Applied, Diverged, Partition
-from revocation.store import Closed, Durability, Heads, LogEntry, Registry, Standing, Store, StoreUnavailable, Tail
+from revocation.store import Closed, Durability, LogEntry, Registry, Standing, Store, StoreUnavailable
 
 log = structlog.get_logger("revocation.replica")
 
@@ -247,12 +247,9 @@ class Replica:
         who = self._who()
         if who is None or registry.replicas < replicas:
             return False
-        tail: Heads | Tail | Closed
-        if replicas:
-            tail = await self._store.barrier(self.index, who, self.clock.wall_ms(), Durability(replicas=replicas))
-        else:
-            tail = await self._store.heads(self.index, who.log_id)
-        if isinstance(tail, Closed) or (isinstance(tail, Tail) and tail.copies < replicas):
+        durability = Durability(replicas=replicas)
+        tail = await self._store.barrier(self.index, who, self.clock.wall_ms(), durability, newcomer=True)
+        if isinstance(tail, Closed) or tail.copies < replicas:
             return False
         try:
             await asyncio.wait_for(self.applied(who.log_id, tail.seq), _CATCH_UP_S)

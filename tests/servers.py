@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
@@ -101,7 +102,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        password = self.config.get("requirepass")
+        password = quote(self.config.get("requirepass", ""), safe="")
         return f"redis://{f':{password}@' if password else ''}{self.address}/0"
 
     @property

@@ -214,8 +214,13 @@ class Store(Protocol):
     ) -> Committed | Closed:
         """Commits operations, all or none; each with its own result."""
 
-    async def barrier(self, partition: int, who: Standing, caller_ms: int, durability: Durability) -> Tail | Closed:
-        """Where the log ends, proven on a store that this member may vouch for."""
+    async def barrier(
+        self, partition: int, who: Standing, caller_ms: int, durability: Durability, *, newcomer: bool = False
+    ) -> Tail | Closed:
+        """Where the log ends, proven on a store that this member may vouch for.
+
+        A `newcomer`, not active yet, may ask too, but may not vouch by the answer (H8).
+        """
 
     async def beat(
         self,

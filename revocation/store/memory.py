@@ -135,10 +135,12 @@ class MemoryStore(MemorySessions):
         self._appended[partition].set()
         self._appended[partition] = asyncio.Event()
 
-    async def barrier(self, partition: int, who: Standing, caller_ms: int, durability: Durability) -> Tail | Closed:
+    async def barrier(
+        self, partition: int, who: Standing, caller_ms: int, durability: Durability, *, newcomer: bool = False
+    ) -> Tail | Closed:
         """See lua/barrier.lua."""
         data, now = self._enter(partition)
-        closed = self._gate(data, who.log_id) or self._sane(data, now, caller_ms) or data.standing(who)
+        closed = self._gate(data, who.log_id) or self._sane(data, now, caller_ms) or data.standing(who, newcomer)
         if closed is not None:
             return closed
         if durability.replicas:

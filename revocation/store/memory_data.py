@@ -50,8 +50,8 @@ class Data:
             self.at = replace(self.at, version=self.at.version + 1)
             self.at.members[name] = Member(0, "", self.at.version, 0, False, now)
 
-    def standing(self, who: Standing) -> Closed | None:
-        """H6, H8: why this member may not acknowledge and vouch."""
+    def standing(self, who: Standing, newcomer: bool = False) -> Closed | None:
+        """H6, H8: why this member may not acknowledge and vouch. `newcomer`: also if it is not active yet."""
         member = self.at.members.get(who.member)
         if member is None:
             return Closed.HEAL
@@ -59,7 +59,7 @@ class Data:
             return Closed.FENCED
         if member.incarnation < who.incarnation or member.log_id != self.at.log_id:
             return Closed.HEAL
-        return None if self.at.usable and member.active else Closed.WAIT
+        return None if self.at.usable and (member.active or newcomer) else Closed.WAIT
 
     def went_back(self, now: int) -> bool:
         """Whether time did."""

@@ -157,8 +157,10 @@ class RedisStore(RedisSessions):
         results = tuple(_op_result(result) for result in reply[3])
         return Committed(int(reply[1]), int(reply[2]), results, copies)
 
-    async def barrier(self, partition: int, who: Standing, caller_ms: int, durability: Durability) -> Tail | Closed:
-        arguments = [*_who(who), caller_ms, self._skew_ms, durability.replicas]
+    async def barrier(
+        self, partition: int, who: Standing, caller_ms: int, durability: Durability, *, newcomer: bool = False
+    ) -> Tail | Closed:
+        arguments = [*_who(who), caller_ms, self._skew_ms, durability.replicas, int(newcomer)]
         reply, copies = await self._durably("barrier", partition, arguments, durability)
         return Closed(reply[0].decode()) if len(reply) == 1 else Tail(int(reply[1]), int(reply[2]), copies)
 

@@ -366,9 +366,11 @@ class SimStore:
 
     retry_writes = True
 
-    async def barrier(self, partition: int, who: Standing, caller_ms: int, durability: Durability) -> Tail | Closed:
+    async def barrier(
+        self, partition: int, who: Standing, caller_ms: int, durability: Durability, *, newcomer: bool = False
+    ) -> Tail | Closed:
         node = self.node
-        reply = await self._call(lambda m: m.barrier(partition, who, caller_ms, durability))
+        reply = await self._call(lambda m: m.barrier(partition, who, caller_ms, durability, newcomer=newcomer))
         copies = 0
         if not isinstance(reply, Closed):
             if durability.replicas:

@@ -460,6 +460,7 @@ class World:
                 while not await service.process.spawn(service.prove()):
                     if self._too_long(began):
                         return
+                    self._bring_back()
                     await asyncio.sleep(0.1)
                 oracle.survived(f"replica {service.name}", service.view, began)
                 oracle.exact(f"replica {service.name}", service.view)

@@ -109,13 +109,13 @@ local function note_usable(log, settled)
   redis.call('HSET', META, 'usable', usable and '1' or '0')
 end
 
--- May this member acknowledge and vouch (H6, H8)? nil if so, else why not.
-local function standing(m, id, inc)
+-- May this member acknowledge and vouch (H6, H8)? nil if so, else why not. `newcomer`: also if it is not active yet.
+local function standing(m, id, inc, newcomer)
   local record = member(id)
   if not record then return 'heal' end
   if record.inc > inc then return 'fenced' end
   if record.inc < inc or record.log ~= m.log then return 'heal' end
-  if m.usable ~= '1' or not record.act then return 'wait' end
+  if m.usable ~= '1' or not (record.act or newcomer) then return 'wait' end
   return nil
 end
 
