@@ -1,8 +1,10 @@
 """Group commit: concurrent operations of a partition share one script call, each with its own answer.
 
-No timer: while one call is under way the next one fills. An operation is acknowledged when its script found the
-history usable, this replica is still in that history and not healing, and its own view holds the record (rule H5);
-else the same operation runs again, under the same key, until the caller's deadline.
+While one round is under way the next one fills, and an idle service adds no delay: what fills a script goes at once,
+what does not waits for the acknowledgement of the round before it, as TCP does with small segments. An operation is
+acknowledged when its script found the history usable, this replica is still in that history and not healing, and its
+own view holds the record (rule H5); else the same operation runs again, under the same key, until the caller's
+deadline.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ MAX_ROWS = 500
 """Rows of one script, which blocks the store for about a millisecond."""
 
 MAX_WAITING = 20_000
+_PATIENCE_S = 0.02
+"""How long what does not fill a script waits at most for the round before it."""
 
 
 @dataclass(slots=True)
@@ -53,6 +57,9 @@ class Committer:
         self._store = store
         self._durability = durability
         self._queue: deque[_Waiting] = deque()
+        self._rows = 0
+        """Rows of what waits in the queue."""
+        self._last_round: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
 
     async def commit(self, op: Op, deadline: float) -> OpResult:
@@ -66,13 +73,18 @@ class Committer:
         rows = sum(len(g.rows) // 12 if isinstance(g, Denials) else len(g.fingerprints) // 8 for g in op.groups)
         waiting = _Waiting(op, rows, deadline, False, loop.create_future())
         self._queue.append(waiting)
+        self._rows += rows
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name=f"commit-{self._replica.index}")
+        # One plain timer: a scope with a time-out around each call costs several times as much.
+        timer = loop.call_at(deadline, self._expire, waiting)
         try:
-            async with asyncio.timeout_at(deadline):
-                return await waiting.future
-        except TimeoutError:
-            raise self._late(waiting.tried) from None
+            return await waiting.future
+        finally:
+            timer.cancel()
+
+    def _expire(self, waiting: _Waiting) -> None:
+        self._fail(waiting, self._late(waiting.tried))
 
     def _late(self, tried: bool) -> ServiceError:
         if tried:
@@ -84,15 +96,22 @@ class Committer:
     async def _run(self) -> None:
         try:
             while self._queue:
+                await self._fill()
                 await self._round(self._take())
         finally:
             self._running = None
+
+    async def _fill(self) -> None:
+        """Lets the queue fill while the round before is not acknowledged, up to a whole script."""
+        if self._last_round is not None and self._rows < MAX_ROWS:
+            await asyncio.wait((self._last_round,), timeout=_PATIENCE_S)
 
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         rows = 0
         while self._queue and (not batch or rows + self._queue[0].rows <= MAX_ROWS):
             waiting = self._queue.popleft()
+            self._rows -= waiting.rows
             if not waiting.future.done():  # else its caller has gone
                 batch.append(waiting)
                 rows += waiting.rows
@@ -125,7 +144,7 @@ class Committer:
             await self._closed(reply, batch)
         else:
             # Not awaited: the next call need not wait until the log has brought this one back.
-            asyncio.create_task(self._acknowledge(batch, reply, who.log_id))  # noqa: RUF006
+            self._last_round = asyncio.create_task(self._acknowledge(batch, reply, who.log_id))
 
     async def _closed(self, closed: Closed, batch: list[_Waiting]) -> None:
         if closed is Closed.FULL:
@@ -159,6 +178,7 @@ class Committer:
                 self._fail(waiting, self._late(waiting.tried))
             return
         self._queue.extendleft(reversed(batch))
+        self._rows += sum(waiting.rows for waiting in batch)
         loop = asyncio.get_running_loop()
         first = min(waiting.deadline for waiting in batch) - loop.time()
         with contextlib.suppress(NotReady):

@@ -155,6 +155,11 @@ class Config(BaseSettings):
     )
     """memory, replicated:N or fsynced. Default: fsynced when embedded, else memory."""
 
+    session_ack: Annotated[Ack, NoDecode, BeforeValidator(parse_ack)] = Field(
+        default_factory=lambda earlier: earlier["ack"]
+    )
+    """The same for logins and refreshes, whose loss costs a login; ends always follow --ack. Default: as --ack."""
+
     replica_id: Annotated[str, AfterValidator(_replica_id)] = Field(default_factory=_default_replica_id)
     """Name of this replica as a member; the same after a restart. Default: host name and listen port."""
 
@@ -311,7 +316,7 @@ def _set_in_environment() -> list[str]:
 
 
 def _placeholders(failed: set[str]) -> dict[str, object]:
-    earlier = {"redis_url": None, "embedded": True, "listen": "127.0.0.1:0"}
+    earlier = {"redis_url": None, "embedded": True, "listen": "127.0.0.1:0", "ack": Ack("fsynced")}
     return {
         name: field.get_default(call_default_factory=True, validated_data=earlier)
         for name, field in Config.model_fields.items()

@@ -62,8 +62,9 @@ def _store(config: Config) -> Iterator[Fault]:
         yield Fault("embedded", "contradicts redis_url; give one of the two")
     if not config.embedded and config.redis_url is None:
         yield Fault("redis_url", "is missing, as embedded is off; give a URL, or --embedded")
-    if config.embedded and config.ack.level == "replicated":
-        yield Fault("ack", "the embedded store has no replicas; use fsynced, or --redis-url with replicas")
+    for name, ack in (("ack", config.ack), ("session_ack", config.session_ack)):
+        if config.embedded and ack.level == "replicated" and (name == "ack" or ack != config.ack):
+            yield Fault(name, "the embedded store has no replicas; use fsynced, or --redis-url with replicas")
 
 
 def _tls(config: Config) -> Iterator[Fault]:
@@ -135,7 +136,7 @@ def _times(config: Config) -> Iterator[Fault]:
 
 
 _RULES: dict[Callable[[Config], Iterator[Fault]], frozenset[str]] = {
-    _store: frozenset({"embedded", "redis_url", "ack"}),
+    _store: frozenset({"embedded", "redis_url", "ack", "session_ack"}),
     _tls: frozenset({"tls_cert", "tls_key", "client_ca", "insecure"}),
     _transport: frozenset({"listen", "tls_cert", "insecure"}),
     _callers: frozenset({"listen", "roles", "allow_anonymous"}),

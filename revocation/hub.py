@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from revocation.barrier import Barrier
@@ -22,8 +22,12 @@ from revocation.store import StoreUnavailable
 from revocation_sdk._lattice import count_rows
 from revocation_sdk._messages import Changes, Intent, Mark, PartitionIntent, SnapshotChunk, SnapshotEnd
 from revocation_sdk._position import NOWHERE, Position
+from revocation_sdk._view import View
 
 _SNAPSHOT_AGE_STEPS = 2_000
+_LARGE_ENTRIES = 20_000
+"""From so many entries on a snapshot is made beside the event loop."""
+_PROOF_EVERY_S = 0.02
 
 
 class Busy(Exception):
@@ -37,6 +41,8 @@ class Subscriber:
         self.name, self.sdk_version = name, sdk_version
         self.applied: tuple[Position, ...] = ()
         self.ended: str | None = None
+        self.heard = asyncio.get_running_loop().time()
+        """When it last said something, in event-loop time."""
         self.wake = asyncio.Event()
         self.writing: asyncio.Task[object] | None = None
         """Who hands a message to gRPC now, and may be stuck because the peer does not read."""
@@ -95,18 +101,42 @@ class RealmHub:
     def __init__(self, partitions: Sequence[Partition], realm: str) -> None:
         self.subscribers: set[Subscriber] = set()
         self._partitions = partitions
-        self._realm = realm
+        self.realm = realm
         self._pending: dict[int, list[Step]] = {}
         self._snapshots: dict[int, _Snapshot] = {}
+        self._making: dict[int, asyncio.Task[None]] = {}
 
     @property
     def histories(self) -> list[RealmHistory]:
         """The realm's history in every partition."""
-        return [partition.realm(self._realm) for partition in self._partitions]
+        return [partition.realm(self.realm) for partition in self._partitions]
 
     def positions(self) -> tuple[Position, ...]:
         """Where the realm stands, by partition."""
         return tuple(history.position for history in self.histories)
+
+    async def prepare(self, resume: tuple[Position, ...]) -> None:
+        """Makes the large snapshots that `subscribe` will need, on a thread of their own, for all who wait together.
+
+        A view may be read while it is written, and what is newer than the position noted before does no harm: the
+        steps since then follow, and a row that comes twice is joined with itself.
+        """
+        if len(resume) != len(self._partitions):
+            resume = (NOWHERE,) * len(self._partitions)
+        for index, (history, position) in enumerate(zip(self.histories, resume, strict=True)):
+            if isinstance(history.resume(position), Resume) or len(history.view) < _LARGE_ENTRIES:
+                continue
+            if self._shareable(index, history) is None:
+                task = self._making.get(index)
+                if task is None:
+                    task = self._making[index] = asyncio.create_task(self._make(index, history), name="snapshot")
+                await asyncio.shield(task)
+
+    async def _make(self, index: int, history: RealmHistory) -> None:
+        try:
+            self._snapshots[index] = await asyncio.to_thread(_take_snapshot, index, history.position, history.view)
+        finally:
+            del self._making[index]
 
     def subscribe(self, subscriber: Subscriber, resume: tuple[Position, ...], may_snapshot: bool) -> Beginning:
         """Registers the subscriber and says how its stream begins, in one step. Raises Busy, registering nothing."""
@@ -135,17 +165,20 @@ class RealmHub:
 
     def _snapshot(self, index: int, history: RealmHistory) -> tuple[_Snapshot, tuple[Step, ...]]:
         """A snapshot shared with others, and what came since it was made."""
-        known = self._snapshots.get(index)
-        if known is not None:
-            found = history.resume(known.position)
-            if (
-                isinstance(found, Resume)
-                and found.position == known.position
-                and len(found.steps) < _SNAPSHOT_AGE_STEPS
-            ):
-                return known, found.steps
-        made = self._snapshots[index] = _take_snapshot(index, history)
+        shared = self._shareable(index, history)
+        if shared is not None:
+            return shared
+        made = self._snapshots[index] = _take_snapshot(index, history.position, history.view)
         return made, ()
+
+    def _shareable(self, index: int, history: RealmHistory) -> tuple[_Snapshot, tuple[Step, ...]] | None:
+        known = self._snapshots.get(index)
+        if known is None:
+            return None
+        found = history.resume(known.position)
+        if isinstance(found, str) or found.position != known.position or len(found.steps) >= _SNAPSHOT_AGE_STEPS:
+            return None
+        return known, found.steps
 
     def forget_snapshots(self) -> None:
         """Frees what was kept for sharing."""
@@ -168,10 +201,19 @@ class RealmHub:
                 for subscriber in self.subscribers:
                     subscriber.put(message)
 
-    def progress(self, subscriber: Subscriber, nonce: int, store_ms: int) -> None:
-        """Tells one subscriber how far it is proven to have come, behind everything that this covers."""
+    def progress(self, asked: Iterable[tuple[Subscriber, int]], store_ms: int) -> None:
+        """Tells subscribers, by the nonce of a ping, how far they are proven to be, behind all that this covers."""
         self.flush()
-        subscriber.put(stream.progress(nonce, self.positions(), store_ms))
+        answer = stream.progress(self.positions(), store_ms)
+        for subscriber, nonce in asked:
+            if subscriber in self.subscribers:
+                subscriber.put(answer(nonce))
+
+    def end_silent(self, before: float) -> None:
+        """Cuts off who was last heard before that (event-loop time)."""
+        for subscriber in tuple(self.subscribers):
+            if subscriber.heard < before:
+                subscriber.end("gone")
 
 
 class Hub:
@@ -181,7 +223,8 @@ class Hub:
         self.realms: Mapping[str, RealmHub] = {realm: RealmHub(partitions, realm) for realm in realms}
         self.snapshots_running = 0
         self._barriers = barriers
-        self._asked: list[tuple[RealmHub, Subscriber, int]] = []
+        self._asked: dict[RealmHub, list[tuple[Subscriber, int]]] = {}
+        self._not_before = 0.0
         self._answering: asyncio.Task[None] | None = None
         self._flush_due = False
 
@@ -211,22 +254,25 @@ class Hub:
 
     def ping(self, hub: RealmHub, subscriber: Subscriber, nonce: int) -> None:
         """Asks for a progress that counts from now: by a barrier that begins after this call (D2)."""
-        self._asked.append((hub, subscriber, nonce))
+        self._asked.setdefault(hub, []).append((subscriber, nonce))
         if self._answering is None:
             self._answering = asyncio.create_task(self._answer(), name="progress")
 
     async def _answer(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
             while self._asked:
-                asked, self._asked = self._asked, []
+                # Thousands ping all the time: so many share a barrier as come within an interval that nobody feels.
+                await asyncio.sleep(max(0.0, self._not_before - loop.time()))
+                self._not_before = loop.time() + _PROOF_EVERY_S
+                asked, self._asked = self._asked, {}
                 try:
                     proofs = await asyncio.gather(*(barrier.prove() for barrier in self._barriers))
                 except (NotReady, StoreUnavailable):
                     continue  # No proof, no progress: the clients' leases run out by themselves.
                 store_ms = min(proof.store_ms for proof in proofs)
-                for hub, subscriber, nonce in asked:
-                    if subscriber in hub.subscribers:
-                        hub.progress(subscriber, nonce, store_ms)
+                for hub, pings in asked.items():
+                    hub.progress(pings, store_ms)
         finally:
             self._answering = None
 
@@ -252,11 +298,11 @@ def _encode_run(index: int, run: list[Step]) -> bytes:
     return stream.changes(Changes(index, run[0].previous, run[-1].position, tuple(step.rows for step in run)))
 
 
-def _take_snapshot(index: int, history: RealmHistory) -> _Snapshot:
+def _take_snapshot(index: int, position: Position, view: View) -> _Snapshot:
     digest, count, messages = hashlib.sha256(), 0, []
-    for rows in history.view.chunks():
+    for rows in view.chunks():
         digest.update(rows)
         count += count_rows(rows)
         messages.append(stream.snapshot_chunk(SnapshotChunk(index, rows)))
-    messages.append(stream.snapshot_end(SnapshotEnd(index, history.position, count, digest.digest())))
-    return _Snapshot(history.position, tuple(messages))
+    messages.append(stream.snapshot_end(SnapshotEnd(index, position, count, digest.digest())))
+    return _Snapshot(position, tuple(messages))

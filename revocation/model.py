@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import uuid
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from revocation_sdk._lattice import Cutoff, Kind
 from revocation_sdk._position import Position
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One thing to revoke. `issuer=None` means whichever issuer; `expires_at` (seconds) is for tokens only."""
 
     kind: Kind

@@ -10,6 +10,7 @@ from revocation.commit import Committer
 from revocation.config import Ack, Config
 from revocation.hub import Hub
 from revocation.keyring import Keyring
+from revocation.limits import SILENCE_S
 from revocation.membership import Timing
 from revocation.partition import Applied
 from revocation.replica import Replica, ReplicaOptions
@@ -46,7 +47,7 @@ class Node:
         self._keyring = keyring
         self._keep_secret = keep_secret
         options = _options(config, replica_id, fresh)
-        durability = Durability(replicas=config.ack.copies, fsync=config.ack.level == "fsynced")
+        durability = _durability(config.ack)
         # A barrier at level replicated(n) waits too, or a cut-off primary could go on vouching (model 2).
         waits = Durability(replicas=config.ack.copies)
         self.replicas = [
@@ -64,7 +65,8 @@ class Node:
             self.barriers,
             store,
             {name: SessionKeys(keyring, name, realm.keys) for name, realm in self.realms.items()},
-            durability=durability,
+            ends=durability,
+            lives=_durability(config.session_ack),
             count=lambda event: metrics.session_events.labels(event).inc(),
         )
         self.hub = Hub([replica.partition for replica in self.replicas], self.barriers, list(self.realms))
@@ -104,6 +106,7 @@ class Node:
             for name, hub in self.hub.realms.items():
                 self.metrics.view_entries.labels(name).set(sum(len(history.view) for history in hub.histories))
                 hub.forget_snapshots()
+                hub.end_silent(asyncio.get_running_loop().time() - SILENCE_S)
 
     async def leave(self) -> None:
         """Takes this replica off the registry, where that is safe."""
@@ -134,6 +137,10 @@ class Node:
             struck |= await self._store.strike(replica.index, log_id, member, "forced", None, silent_ms) is None
             replica.doubt()
         return struck
+
+
+def _durability(ack: Ack) -> Durability:
+    return Durability(replicas=ack.copies, fsync=ack.level == "fsynced")
 
 
 def _options(config: Config, replica_id: str, fresh: bool) -> ReplicaOptions:

@@ -21,7 +21,7 @@ from revocation import healing
 from revocation.clock import Clock, system_clock
 from revocation.membership import Step, Timing, may_vouch, next_step, strikes, waiting_for
 from revocation.partition import Applied, Diverged, Partition
-from revocation.store import Closed, Durability, LogEntry, Registry, Standing, Store, StoreUnavailable
+from revocation.store import Closed, Durability, LogEntry, Registry, Standing, Store, StoreRefused, StoreUnavailable
 
 log = structlog.get_logger("revocation.replica")
 
@@ -163,6 +163,13 @@ class Replica:
         except StoreUnavailable as error:
             if self.state != "unreachable":
                 log.warning("store_unreachable", partition=self.index, error=str(error))
+            self._not_usable("unreachable")
+            return _RETRY_S
+        except (Superseded, StoreRefused):
+            raise
+        except Exception:
+            # Whatever it was: what this process holds in memory may be the last copy (I2), so it does not end by it.
+            log.exception("turn_failed", partition=self.index)
             self._not_usable("unreachable")
             return _RETRY_S
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 
 from revocation.barrier import Barrier
 from revocation.commit import MAX_ROWS, Committer
@@ -129,13 +131,16 @@ class Revocations:
                 text = "is beyond now + max_token_life + max_leeway: no verifier accepts such a token"
                 raise InvalidField(field, text, reason="BEYOND_HORIZON")
         rows: dict[int, list[bytes]] = {}
-        for target in targets:
-            fp = realm.keys[0].fingerprint(Kind.TOKEN, target.issuer, target.value)
-            row = DENIAL.pack(fp, target.expires_at + realm.slack_s)
-            # Judged by the smaller clock: what might still be accepted somewhere is stored. What is not leaves its
-            # place empty, so that a retry, to which more has expired, divides the rest as the first try did.
-            live = target.expires_at + realm.slack_s >= now
-            rows.setdefault(self.partition_of(realm, target), []).append(row if live else b"")
+        slack_s, alone = realm.slack_s, len(self._replicas) == 1
+        for issuer, same in groupby(targets, attrgetter("issuer")):
+            group = tuple(same)
+            fps = realm.keys[0].fingerprints(Kind.TOKEN, issuer, (target.value for target in group))
+            for target, fp in zip(group, fps, strict=True):
+                until = target.expires_at + slack_s
+                # Judged by the smaller clock: what might still be accepted somewhere is stored. What is not leaves its
+                # place empty, so that a retry, to which more has expired, divides the rest as the first try did.
+                row = fp + until.to_bytes(4, "little") if until >= now else b""
+                rows.setdefault(0 if alone else self.partition_of(realm, target), []).append(row)
         return await self._commit_rows(realm, operation, Kind.TOKEN, rows, deadline)
 
     async def _commit_rows(
@@ -173,6 +178,9 @@ class Revocations:
         return Receipt(self._positions(results), True, cutoff, join_groups([Group(target.kind, key.tag, row)]))
 
     async def _commit_all(self, ops: Sequence[tuple[int, Op]], deadline: float) -> list[tuple[int, OpResult]]:
+        if len(ops) == 1:  # without a task of its own
+            partition, op = ops[0]
+            return [(partition, await self._committers[partition].commit(op, deadline))]
         outcomes = await asyncio.gather(
             *(self._committers[partition].commit(op, deadline) for partition, op in ops), return_exceptions=True
         )

@@ -94,7 +94,11 @@ class Grant:
 
 
 class SessionDesk:
-    """The parts of the sessions of one service process. `count` takes the name of every event."""
+    """The parts of the sessions of one service process.
+
+    `ends` and `lives`: how durable steps are that revoke something, and those that do not. `count` takes the name of
+    every event.
+    """
 
     def __init__(
         self,
@@ -104,7 +108,8 @@ class SessionDesk:
         store: SessionStore,
         keys: Mapping[str, SessionKeys],
         *,
-        durability: Durability,
+        ends: Durability,
+        lives: Durability,
         count: Callable[[str], None] = lambda _event: None,
     ) -> None:
         self._revocations = revocations
@@ -112,8 +117,7 @@ class SessionDesk:
         self._barriers = barriers
         self._keys = keys
         self._count = count
-        waits = Durability(replicas=durability.replicas)
-        self._gates = [SessionGate(replica, store, durability, waits) for replica in replicas]
+        self._gates = [SessionGate(replica, store, ends, lives) for replica in replicas]
         self._policies = ClientPolicies(replicas[0], store)
 
     # -- finding ------------------------------------------------------------------------------------------------

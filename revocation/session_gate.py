@@ -15,7 +15,7 @@ from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, Unavaila
 from revocation.replica import Fenced, NotReady, Replica
 from revocation.session_policy import wait_usable
 from revocation.store import Closed, Durability, StoreUnavailable
-from revocation.store.sessions import Again, Behind, Look, Seen, SessionStore, Step, Stepped, Turned
+from revocation.store.sessions import Again, Behind, Finish, Look, Seen, SessionStore, Step, Stepped, Turned
 
 _RETRY = "retry, with the same op id if there is one"
 
@@ -46,13 +46,18 @@ async def until(deadline: float, call: Call) -> AsyncIterator[None]:
 
 
 class SessionGate:
-    """The sessions of one partition. `durability` is of steps, `waits` of looks, which vouch like a barrier."""
+    """The sessions of one partition.
 
-    def __init__(self, replica: Replica, store: SessionStore, durability: Durability, waits: Durability) -> None:
+    `ends` is the durability of steps that revoke something, `lives` of those that only open or refresh. A look vouches
+    like a barrier, and waits as one does.
+    """
+
+    def __init__(self, replica: Replica, store: SessionStore, ends: Durability, lives: Durability) -> None:
         self.replica = replica
         self._store = store
-        self._durability = durability
-        self._waits = waits
+        self._ends = ends
+        self._lives = lives
+        self._waits = Durability(replicas=ends.replicas)
 
     async def look(self, look: Look) -> Seen:
         """What the store holds, once the own view holds all that was committed before. Raises StoreUnavailable."""
@@ -79,12 +84,12 @@ class SessionGate:
                 return Turned.CHANGED
             before, call.tried = call.tried, True
             reply = await self._store.step_session(
-                self.replica.index, who, self.replica.clock.wall_ms(), step, self._durability
+                self.replica.index, who, self.replica.clock.wall_ms(), step, self._durability(step)
             )
             match reply:
                 case Stepped() | Again():
                     await self.replica.applied(log_id, reply.seq)
-                    self._require_copies(reply)
+                    self._require_copies(reply, self._durability(step))
                     return reply
                 case Behind():
                     call.tried = before
@@ -100,8 +105,12 @@ class SessionGate:
             await wait_usable(self.replica)
         return Turned.CHANGED
 
-    def _require_copies(self, reply: Stepped | Again) -> None:
-        if reply.copies < max(self._durability.replicas, int(self._durability.fsync)):
+    def _durability(self, step: Step) -> Durability:
+        revokes = isinstance(step.action, Finish) or step.cutoff or (step.limits and step.limits.evict)
+        return self._ends if revokes else self._lives
+
+    def _require_copies(self, reply: Stepped | Again, wanted: Durability) -> None:
+        if reply.copies < max(wanted.replicas, int(wanted.fsync)):
             raise OutcomeUnknown(f"the copies asked for were not reached; {_RETRY}")
 
     def _turned(self, reply: Turned) -> Turned:

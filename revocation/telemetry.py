@@ -7,12 +7,15 @@ net under them. Labels have few values: realms and partitions are configured, me
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import re
 import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from datetime import UTC, datetime
+from functools import lru_cache
 from time import perf_counter
 from typing import IO, Final
 
@@ -80,6 +83,8 @@ def configure_logging(level: str = "info", stream: IO[str] | None = None) -> Non
     for library in ("uvicorn", "asyncio", "grpc", "redis"):
         logging.getLogger(library).setLevel(max(logging.WARNING, root.level))
     logging.raiseExceptions = False  # a closed standard error must not end a request
+    global _audit_handler
+    _audit_handler = handler if not stream.isatty() and root.level <= logging.INFO else None
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -90,6 +95,33 @@ def configure_logging(level: str = "info", stream: IO[str] | None = None) -> Non
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+_audit_handler: logging.StreamHandler[IO[str]] | None = None
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def audit(event: str, **fields: str | int | bool) -> None:
+    """One line for a change: the same as from the logger `revocation.audit`, at a tenth of the cost.
+
+    There is one for every revocation, so that the way of all other lines would be the largest part of what it costs.
+    """
+    handler = _audit_handler
+    if handler is None or logging.getLogger().handlers != [handler]:
+        structlog.get_logger("revocation.audit").info(event, **fields)
+        return
+    line: dict[str, object] = {
+        key: REDACTED if _sensitive(key) else clean_text(value) if isinstance(value, str) else value
+        for key, value in fields.items()
+    }
+    line |= {"event": event, "level": "info", "logger": "revocation.audit"}
+    line["timestamp"] = datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    if current := request_id.get():
+        line["request_id"] = current
+    # As with all lines, a standard error that is closed or full ends no request.
+    with handler.lock or contextlib.nullcontext(), contextlib.suppress(OSError, ValueError):
+        handler.stream.write(_encode(line) + "\n")
+        handler.stream.flush()
 
 
 def _add_request_id(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -107,6 +139,7 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     }
 
 
+@lru_cache(maxsize=4096)
 def _sensitive(key: object) -> bool:
     return isinstance(key, str) and key.lower().replace("-", "_") in SENSITIVE
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,17 @@ def pytest_report_header() -> str:
 @pytest.fixture(scope="session")
 def test_store(worker_id: str) -> Iterator[stores.TestStore]:
     """The one server of this test process."""
-    try:
-        with stores.running(worker_id) as store:
-            yield store
-            if not store.ours:
-                store.empty()
-    except NoServer as error:
-        pytest.fail(str(error), pytrace=False)
+    with ExitStack() as stack:
+        missing = ""
+        try:
+            store = stack.enter_context(stores.running(worker_id))
+        except NoServer as error:
+            missing = str(error)
+        if missing:
+            pytest.fail(missing, pytrace=False)
+        yield store
+        if not store.ours:
+            store.empty()
 
 
 @pytest.fixture

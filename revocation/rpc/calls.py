@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import grpc
 import structlog
+from prometheus_client import Counter, Histogram
 
 from revocation import limits
 from revocation.auth import Authorizer
@@ -28,6 +29,7 @@ class Calls:
     def __init__(self, metrics: Metrics, authorizer: Authorizer) -> None:
         self._metrics = metrics
         self._authorizer = authorizer
+        self._meters: dict[tuple[str, grpc.StatusCode], tuple[Counter, Histogram]] = {}
         self.draining = False
 
     async def run(
@@ -60,11 +62,16 @@ class Calls:
             await _abort(context, _INTERNAL)
             raise AssertionError("unreachable") from error
         finally:
-            self._count(method.partition(":")[0], code, time.perf_counter() - begun)
+            self._count(method, code, time.perf_counter() - begun)
 
-    def _count(self, name: str, code: grpc.StatusCode, seconds: float) -> None:
-        self._metrics.rpc_requests.labels(name, code.name).inc()
-        self._metrics.rpc_seconds.labels(name, code.name).observe(seconds)
+    def _count(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
+        meters = self._meters.get((method, code))
+        if meters is None:
+            labels = method.partition(":")[0], code.name
+            meters = self._metrics.rpc_requests.labels(*labels), self._metrics.rpc_seconds.labels(*labels)
+            self._meters[method, code] = meters
+        meters[0].inc()
+        meters[1].observe(seconds)
 
 
 _INTERNAL = ServiceError("a fault of the service; its log has more under the request id")

@@ -11,9 +11,10 @@ from revocation.node import Node
 from revocation.roles import Caller
 from revocation.rpc import stream, wire
 from revocation.rpc.calls import Calls, Context
+from revocation.telemetry import audit
 from revocation_api.v1 import revocation_pb2 as pb
 
-audit = structlog.get_logger("revocation.audit")
+log = structlog.get_logger("revocation.audit")
 _ACKS = {"memory": pb.MEMORY, "replicated": pb.REPLICATED, "fsynced": pb.FSYNCED}
 _STRENGTH = ("", "memory", "replicated", "fsynced")
 
@@ -90,7 +91,7 @@ class RevocationServicer:
             member = wire.identifier("id", request.id)
             if not await self._node.strike(member):
                 raise InvalidField("id", "is no silent member of the registry; `members list` shows them")
-            audit.warning("member_struck_by_operator", member=member)
+            log.warning("member_struck_by_operator", member=member)
             return pb.StrikeMemberResponse()
 
         return await self._calls.run(context, "StrikeMember", "", body)
@@ -102,7 +103,7 @@ class RevocationServicer:
 
     def _record(self, operation: Operation, targets: list[Target], receipt: Receipt, reason: str) -> None:
         """One line for every change: who, what kind, how many, where; identifiers do not reach the log (I7)."""
-        audit.info(
+        audit(
             "revoked", actor=operation.caller, realm=operation.realm, kind=targets[0].kind.name.lower(),
             count=len(targets), stored=receipt.stored, reason_given=bool(reason),
             position=max((position.seq for position in receipt.positions), default=0),

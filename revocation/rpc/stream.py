@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._lattice import RealmKey
@@ -107,11 +107,29 @@ def mark(value: Mark) -> bytes:
     ).SerializeToString()
 
 
-def progress(nonce: int, values: Iterable[Position], store_ms: int) -> bytes:
-    """The answer to a ping."""
-    return pb.WatchResponse(
-        progress=pb.Progress(nonce=nonce, positions=positions(values), store_ms=store_ms)
-    ).SerializeToString()
+def progress(values: Iterable[Position], store_ms: int) -> Callable[[int], bytes]:
+    """The answers to pings that one proof covers, by nonce: what they share is encoded once, and they are many."""
+    shared = pb.Progress(positions=positions(values), store_ms=store_ms).SerializeToString()
+
+    def answer(nonce: int) -> bytes:
+        # In protobuf's encoding fields may come in any order, and a message is the sum of its fields.
+        body = _NONCE + _varint(nonce) + shared if nonce else shared
+        return _PROGRESS + _varint(len(body)) + body
+
+    return answer
+
+
+_NONCE = bytes((pb.Progress.NONCE_FIELD_NUMBER << 3,))
+_PROGRESS = bytes((pb.WatchResponse.PROGRESS_FIELD_NUMBER << 3 | 2,))
+
+
+def _varint(number: int) -> bytes:
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
 
 
 def goodbye(value: Goodbye) -> bytes:

@@ -20,6 +20,7 @@ from revocation.rpc.calls import Calls, Context
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._messages import Goodbye
 from revocation_sdk._messages import RealmSettings as Announced
+from revocation_sdk._position import Position
 
 log = structlog.get_logger("revocation.watch")
 PROTOCOL = 1
@@ -62,7 +63,10 @@ class Watch:
             wire.bounded("hello.name", hello.name, limits.LABEL_BYTES),
             wire.bounded("hello.sdk_version", hello.sdk_version, limits.LABEL_BYTES),
         )
-        beginning = self._subscribe(hub, subscriber, hello)
+        resume = stream.positions_from(hello.resume)
+        await hub.prepare(resume)
+        self._may_begin()  # still
+        beginning = self._subscribe(hub, subscriber, resume)
         if caller.until is not None:
             # A stream lasts no longer than the identity that opened it.
             asyncio.get_running_loop().call_later(max(0.0, caller.until - time.time()), subscriber.end, "identity")
@@ -89,13 +93,12 @@ class Watch:
         if sum(len(hub.subscribers) for hub in self._node.hub.realms.values()) >= self._node.max_subscribers:
             raise Overloaded("as many streams as this replica takes", retry_after_ms=_jitter(5_000), reason=_TOO_MANY)
 
-    def _subscribe(self, hub: RealmHub, subscriber: Subscriber, hello: pb.Hello) -> Beginning:
-        resume = stream.positions_from(hello.resume)
+    def _subscribe(self, hub: RealmHub, subscriber: Subscriber, resume: tuple[Position, ...]) -> Beginning:
         try:
             beginning = hub.subscribe(subscriber, resume, self._node.hub.may_snapshot)
         except Busy:
             raise Overloaded("too many snapshots at once", retry_after_ms=_jitter(2_000), reason=_TOO_MANY) from None
-        self._node.metrics.subscribers.labels(hello.realm).set(len(hub.subscribers))
+        self._node.metrics.subscribers.labels(hub.realm).set(len(hub.subscribers))
         for intent in beginning.intents:
             if intent.reason:
                 self._node.metrics.snapshots.labels(intent.reason).inc()
@@ -159,20 +162,17 @@ class Watch:
     async def _read_pings(
         self, requests: AsyncIterator[pb.WatchRequest], hub: RealmHub, subscriber: Subscriber
     ) -> None:
-        while subscriber.ended is None:
-            try:
-                async with asyncio.timeout(limits.SILENCE_S):
-                    request = await anext(aiter(requests), None)
-            except TimeoutError:
-                subscriber.end("gone")
+        loop = asyncio.get_running_loop()
+        async for request in requests:  # who falls silent is noticed by `Node`, without a timer for each ping
+            if subscriber.ended is not None:
                 return
-            if request is None:
-                subscriber.end("gone")
-            elif request.WhichOneof("kind") != "ping":
+            if request.WhichOneof("kind") != "ping":
                 subscriber.end("protocol")
-            else:
-                subscriber.applied = stream.positions_from(request.ping.applied)
-                self._node.hub.ping(hub, subscriber, request.ping.nonce)
+                return
+            subscriber.heard = loop.time()
+            subscriber.applied = stream.positions_from(request.ping.applied)
+            self._node.hub.ping(hub, subscriber, request.ping.nonce)
+        subscriber.end("gone")
 
     async def drain(self, grace_s: float) -> None:
         """Says goodbye to all subscribers, spread over the grace period so that they do not come back as a herd."""

@@ -296,14 +296,14 @@ class RedisStore(RedisSessions):
     async def _once(
         self, client: Redis, script: str, partition: int, arguments: list[Any], durability: Durability
     ) -> tuple[list[Any], int]:
-        pipeline = client.pipeline(transaction=False)
-        pipeline.evalsha(self._shas.get(script, "0" * 40), 1, self._key(partition, "meta"), *arguments)
+        call = ("EVALSHA", self._shas.get(script, "0" * 40), 1, self._key(partition, "meta"), *arguments)
         timeout_ms = min(durability.timeout_ms, _LONGEST_WAIT_MS)
+        wait: tuple[Any, ...] = ()
         if durability.replicas:
-            pipeline.execute_command("WAIT", durability.replicas, timeout_ms)
+            wait = ("WAIT", durability.replicas, timeout_ms)
         elif durability.fsync and self._fsync == "wait":
-            pipeline.execute_command("WAITAOF", 1, 0, timeout_ms)
-        replies = await self._call(pipeline.execute(raise_on_error=False))
+            wait = ("WAITAOF", 1, 0, timeout_ms)
+        replies = await self._call(_both(client, call, wait) if wait else _one(client, call))
         for reply in replies:
             if isinstance(reply, NoScriptError | MovedError):
                 raise reply
@@ -325,7 +325,7 @@ class RedisStore(RedisSessions):
         cancelled_before = task.cancelling() if task else 0
         try:
             return await awaitable
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, RuntimeError) as error:  # uvloop: RuntimeError for a transport that is closed
             raise self._unavailable(error) from error
         finally:
             # asyncio.wait_for of Python 3.11, which redis-py uses, loses a cancellation now and then.
@@ -335,6 +335,23 @@ class RedisStore(RedisSessions):
     def _unavailable(self, error: Exception) -> StoreUnavailable:
         self._nodes.doubt()
         return StoreUnavailable(_describe(error))
+
+
+async def _one(client: Any, call: tuple[Any, ...]) -> list[Any]:
+    """One command, without the cost of a pipeline; a server's refusal is a value, as in a pipeline."""
+    try:
+        return [await client.execute_command(*call)]
+    except ResponseError as error:
+        return [error]
+
+
+async def _both(client: Redis, call: tuple[Any, ...], wait: tuple[Any, ...]) -> list[Any]:
+    """Two commands, one after the other on one connection."""
+    pipeline = client.pipeline(transaction=False)
+    pipeline.execute_command(*call)
+    pipeline.execute_command(*wait)
+    replies: list[Any] = await pipeline.execute(raise_on_error=False)
+    return replies
 
 
 def _describe(error: Exception) -> str:

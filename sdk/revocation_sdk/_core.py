@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from revocation_sdk import _wire
 from revocation_sdk._calls import Calls
-from revocation_sdk._channel import Endpoints, parse_address, security
+from revocation_sdk._channel import Endpoints, forks, parse_address, security
 from revocation_sdk._check import Checker
 from revocation_sdk._clock import Clock, system_clock
 from revocation_sdk._follower import Follower
@@ -165,6 +165,7 @@ _cores: weakref.WeakSet[Core] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    forks.in_child()
     for core in list(_cores):
         core.after_fork()
 

@@ -26,7 +26,7 @@ from revocation_sdk.types import State
 log = logging.getLogger("revocation_sdk")
 
 _LOOK_EVERY_S = 1.0
-_HOPELESS = frozenset(("closed", "no_clock", "no_thread"))
+_HOPELESS = frozenset(("closed", "no_clock", "no_thread", "forked_twice"))
 
 
 class Following:

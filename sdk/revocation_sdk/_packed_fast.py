@@ -27,7 +27,7 @@ _DENIAL, _CUTOFF = np.dtype(_ROW[:2]), np.dtype(_ROW)
 class NumpyBuilder:
     """See Builder, whose methods these are."""
 
-    def __init__(self, capacity: int = 1 << 18, delta: int = 4096) -> None:
+    def __init__(self, capacity: int = 1 << 17, delta: int = 2048) -> None:
         self.capacity, self.delta = capacity, delta
 
     def split(self, parts: list[bytes], cutoffs: bool, bits: int) -> Iterable[tuple[int, list[Numbers]]]:

@@ -7,12 +7,15 @@ Ends with 1 if an invariant was violated that docs/guarantees.md promises at thi
 from __future__ import annotations
 
 import argparse
+import json
 import random
+import shutil
 import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +132,29 @@ class Run:
         }
         return violations, len(excused), decisions
 
+    def note(self, folder: Path) -> None:
+        """Writes down what was promised and broken when, to be read beside the logs."""
+        shift = time.time() - time.monotonic()
+
+        def at(mono: float | None) -> str | None:
+            return (
+                None if mono is None or mono == float("inf") else f"{datetime.fromtimestamp(mono + shift, UTC):%T.%f}"
+            )
+
+        lines = [
+            {
+                "name": one.name,
+                "asked": at(one.asked_at),
+                "acknowledged": at(one.acknowledged_at),
+                "failures": one.failures,
+            }
+            for one in self.work.all
+        ] + [
+            {"fault": fault.kind, "of": fault.what, "from": at(fault.begun), "to": at(fault.ended)}
+            for fault in self.faults
+        ]
+        (folder / "record.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
     def settle(self, verifier: Verifier) -> None:
         verifier.wait_fresh(60)
         verifier.ask(60, do="settle")
@@ -188,7 +214,8 @@ def main() -> int:
     given = parser.parse_args()
     seed = random.randrange(1 << 32) if given.seed is None else given.seed
     ack = "replicated:2" if given.ack == "replicated" else given.ack
-    folder = given.keep or Path(tempfile.mkdtemp(prefix="revocation-chaos-"))
+    folder = Path(tempfile.mkdtemp(prefix="revocation-chaos-")) if given.keep is None else given.keep / f"{seed}-{ack}"
+    shutil.rmtree(folder, ignore_errors=True)
     print(f"seed {seed}, ack {ack}, {given.minutes:g} minutes; logs in {folder}", flush=True)
     cluster = Cluster(folder, ack=ack)
     try:
@@ -197,9 +224,12 @@ def main() -> int:
         run.go(given.minutes * 60)
         violations, excused, decisions = run.judge()
         run.table(violations, excused, decisions, before)
+        run.note(folder)
     finally:
         cluster.close()
     failed = any(violations.values())
+    if not failed and given.keep is None:
+        shutil.rmtree(folder, ignore_errors=True)
     print(f"\n{'VIOLATED' if failed else 'all held'} (seed {seed})")
     return int(failed)
 

@@ -152,7 +152,7 @@ def verifier_stopped(cluster: Cluster, chance: random.Random) -> Fault:
 
 
 def _network(proxy: Proxy, what: str, kind: str, chance: random.Random, *, store: bool) -> Fault:
-    delay_s = chance.choice((0.01, 0.1, 0.7)) if kind == "delay" else 0.0
+    delay_s = chance.choice((0.01, 0.3, 3.0)) if kind == "delay" else 0.0
     share = chance.choice((1.0, 1.0, 0.5)) if store else chance.choice((1.0, 0.6))
     proxy.set(kind, old_only=kind == "hold" and chance.random() < 0.4, delay_s=delay_s, share=share)
     where = "store" if store else "service"

@@ -148,7 +148,8 @@ def judge(revocations: Iterable[Wanted], verifier: Verifier, report: dict[str, A
     for wanted in revocations:
         at, name = wanted.acknowledged_at, wanted.name
         if at is not None and accepted.get(name, at) > at + verifier.max_staleness:
-            found.stale.append(f"{verifier.name}: {name} accepted {accepted[name] - at:.2f} s after")
+            how = report["accepted_how"].get(name)
+            found.stale.append(f"{verifier.name}: {name} accepted {accepted[name] - at:.2f} s after, by a view {how}")
         if name in refused and (wanted.asked_at is None or refused[name] < wanted.asked_at):
             found.false.append(f"{verifier.name}: {name}")
         if whole and at is not None and (name not in refused or accepted.get(name, 0) > refused[name]):

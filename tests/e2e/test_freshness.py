@@ -80,6 +80,28 @@ def test_a_stale_verifier_asks_the_service_about_each_token(installed: Installat
         installed.verifiers.remove(verifier)
 
 
+def test_a_stream_that_lags_behind_is_never_fresh(installed: Installation) -> None:
+    """Answers come all the time, each too late: what counts is when its ping was sent, not when it came (D1)."""
+    client = installed.client()
+    client.wait_until_fresh(30)
+    load = Load(installed.signer, 200, kinds=("token", "subject"))
+    with Proxy(("127.0.0.1", installed.replicas[0].port)) as proxy:
+        verifier = installed.add_verifier("thread", addresses=proxy.address, max_staleness=D)
+        verifier.ask(do="sample", tokens=load.tokens, pause_s=0.002)
+        verifier.wait_fresh()
+        proxy.set("delay", delay_s=1.6 * D)
+        until(lambda: verifier.state() == "stale", "it is stale")
+        load.start(client, threads=2, pause_s=0.04)
+        load.until_more(60)
+        load.stop()
+        refused = verifier.ask(do="report")["refused_at"]
+        assert refused, "nothing came through"
+        proxy.heal()
+        verifier.wait_fresh()
+        assert not judge(load.all, verifier, verifier.ask(do="report"), whole=False).any
+        installed.verifiers.remove(verifier)
+
+
 def test_a_verifier_that_was_stopped_never_accepts_by_what_it_knew_before(installation: Installation) -> None:
     """Verifiers, service and both are stopped for shorter and longer than max_staleness, and resumed, many times."""
     (replica,) = installation.add_replicas(1, installation.store().url)

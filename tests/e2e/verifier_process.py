@@ -15,6 +15,7 @@ import resource
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from revocation_sdk import (
@@ -33,12 +34,14 @@ _SETTLED_SHARE = 0.02
 class Sampler(threading.Thread):
     """Judges tokens for ever. Those refused long since are looked at now and then."""
 
-    def __init__(self, verifier: Verifier) -> None:
+    def __init__(self, verifier: Verifier, replica: Callable[[], str]) -> None:
         super().__init__(daemon=True)
+        self._replica = replica
         self.decisions = 0
         self.unknown = 0
         self.rejected: dict[str, str] = {}
         self.accepted_at: dict[str, float] = {}
+        self.accepted_how: dict[str, str] = {}
         self.refused_at: dict[str, float] = {}
         self.fresh_at = 0.0
         self.pause_s = _PAUSE_S
@@ -81,6 +84,7 @@ class Sampler(threading.Thread):
             return True
         if verified.freshness.fresh:
             self.accepted_at[name] = self.fresh_at = begun
+            self.accepted_how[name] = f"{verified.freshness.age_s:.2f} s old, of {self._replica()}"
         return False
 
     def settle(self) -> None:
@@ -95,7 +99,7 @@ class Asked:
     def __init__(self, client: Any, verifier: Verifier) -> None:
         self._client = client
         self._verifier = verifier
-        self._sampler = Sampler(verifier)
+        self._sampler = Sampler(verifier, lambda: str(client.follower.replica))
         self._sampler.start()
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -123,6 +127,7 @@ class Asked:
         sampler = self._sampler
         return {
             "accepted_at": dict(sampler.accepted_at),
+            "accepted_how": dict(sampler.accepted_how),
             "refused_at": dict(sampler.refused_at),
             "rejected": dict(sampler.rejected),
             **self.state(),

@@ -50,7 +50,7 @@ def settings(**changed: Any) -> SessionSettings:
     return SessionSettings(**given)
 
 
-# -- one chain --------------------------------------------------------------------------------------------------------
+# -- one chain -------------------------------------------------------------------------------------------------
 
 
 async def test_a_retry_gets_the_same_successor_from_every_replica(nodes: Nodes) -> None:
@@ -146,7 +146,7 @@ async def test_a_lost_opening_is_answered_by_the_same_session(nodes: Nodes) -> N
     assert await ended(nodes.caller().open(op_id=op_id)) == "logout"
 
 
-# -- refused before the store ----------------------------------------------------------------------------------------
+# -- refused before the store ----------------------------------------------------------------------------------
 
 
 async def test_garbage_costs_no_round_trip(nodes: Nodes) -> None:
@@ -180,7 +180,7 @@ async def test_a_token_made_with_the_server_key_alone_is_refused_and_told(nodes:
     assert (await nodes.caller().refresh(good)).generation == 2
 
 
-# -- time ---------------------------------------------------------------------------------------------------------------
+# -- time ------------------------------------------------------------------------------------------------------
 
 
 async def test_idle_and_absolute_timeouts(nodes: Nodes) -> None:
@@ -216,7 +216,7 @@ async def test_a_touch_keeps_a_session_and_is_mostly_read_only(nodes: Nodes) -> 
     assert (await nodes.caller().refresh(grant)).generation == 2
 
 
-# -- limits and settings --------------------------------------------------------------------------------------------------
+# -- limits and settings ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("overflow", ["deny", "evict_oldest"])
@@ -269,7 +269,7 @@ async def test_clients_have_settings_of_their_own_within_those_of_the_realm(node
     assert error.field == "settings.idle_timeout_s"
 
 
-# -- ends ---------------------------------------------------------------------------------------------------------------
+# -- ends ------------------------------------------------------------------------------------------------------
 
 
 async def test_all_others_end_and_the_kept_one_goes_on(nodes: Nodes) -> None:
@@ -345,7 +345,7 @@ async def test_lists_are_paged_newest_first_and_name_no_sid(nodes: Nodes) -> Non
     assert await caller.list("bob") == []
 
 
-# -- keys, partitions, realms, and what the store sees ----------------------------------------------------------------------
+# -- keys, partitions, realms, and what the store sees ---------------------------------------------------------
 
 
 async def test_a_new_master_secret_logs_nobody_out(redis_url: str) -> None:

@@ -89,6 +89,7 @@ class Peer(RevocationServiceServicer, session_pb2_grpc.SessionServiceServicer):
         self.records: list[bytes] = []
         self.live: list[PeerStream] = []
         self.opened: queue.SimpleQueue[PeerStream] = queue.SimpleQueue()
+        self.store_ahead_s = 0.0
         self.mute = False
         """Pings stay unanswered."""
         self.refuse: Answer | None = None
@@ -172,7 +173,7 @@ class Peer(RevocationServiceServicer, session_pb2_grpc.SessionServiceServicer):
             pass
 
     def progress(self, stream: PeerStream, nonce: int, store_ms: int | None = None) -> None:
-        now_ms = int(time.time() * 1000) if store_ms is None else store_ms
+        now_ms = int((time.time() + self.store_ahead_s) * 1000) if store_ms is None else store_ms
         positions = positions_to((self.position,))
         stream.say(progress=pb.Progress(nonce=nonce, positions=positions, store_ms=now_ms))
 

@@ -348,9 +348,12 @@ def test_expired_entries_are_dropped_by_the_clock_that_is_behind(peer: Peer, clo
     with RevocationClient(peer.address, ping_interval=0.1, clock=clocks.clock()) as client:
         client.wait_until_fresh(LIMIT_S)
         clocks.wall_ahead = 10_000.0  # ours jumps, the store's does not
-        clocks.mono_ahead = 31.0
+        clocks.mono_ahead += 31.0
         client.wait_until_fresh(LIMIT_S)
         assert len(client.follower.view) == 1
+        peer.store_ahead_s = 10_000.0  # now it says so too
+        clocks.mono_ahead += 31.0
+        heard(client, lambda: len(client.follower.view) == 0)
 
 
 def test_callbacks_never_kill_the_follower(peer: Peer, client: RevocationClient) -> None:
@@ -527,12 +530,14 @@ def test_no_definite_answer_in_time_is_an_unknown_outcome(peer: Peer, client: Re
 
 
 def test_closing_in_the_middle_of_a_mutation_leaves_its_outcome_unknown(peer: Peer, client: RevocationClient) -> None:
-    def close(*_: Any) -> None:
-        threading.Thread(target=client.close).start()
-        assert closing.wait(LIMIT_S)
+    ended = threading.Event()
 
-    closing = threading.Event()
-    peer.answers["Revoke"].append(lambda _, context: (context.add_callback(closing.set), close())[1])
+    def close(_: Any, context: grpc.ServicerContext) -> None:
+        context.add_callback(ended.set)
+        threading.Thread(target=client.close).start()
+        assert ended.wait(LIMIT_S)
+
+    peer.answers["Revoke"].append(close)
     with pytest.raises(OutcomeUnknown):
         client.revoke_subject("alice", timeout=LIMIT_S)
 

@@ -84,14 +84,39 @@ client.wait_until_fresh(30)
 """
 
 NESTED = """
+from revocation_sdk import NotFresh, Unavailable
 client.wait_until_fresh(30)
 
-def inner():
-    client.wait_until_fresh(30)
+def inner():                           # gRPC would abort the process here, sooner or later
+    try:
+        client.wait_until_fresh(30)
+    except NotFresh as error:
+        assert error.reason == "forked_twice", error.reason
+    else:
+        raise AssertionError("fresh")
+    try:
+        client.revoke_subject("alice")
+    except Unavailable as error:
+        assert error.reason == "forked_twice", error.reason
+    else:
+        raise AssertionError("revoked")
 
 def outer():
     client.wait_until_fresh(30)
-    in_children(2, inner)
+    in_children(3, inner)
+
+in_children(3, outer)
+"""
+
+NESTED_UNUSED = """
+client.wait_until_fresh(30)
+in_children(2, lambda: in_children(2, lambda: client.wait_until_fresh(30)))
+client.close()
+client = RevocationClient(sys.argv[1], ping_interval=0.2)
+
+def outer():
+    client.wait_until_fresh(30)
+    in_children(2, lambda: client.wait_until_fresh(30))
 
 in_children(2, outer)
 """
@@ -100,15 +125,11 @@ BUSY = """
 client.wait_until_fresh(30)
 done = threading.Event()
 
-def revoke():
-    while not done.is_set():
-        client.revoke_subject("alice")
-
 def judge():
     while not done.is_set():
         refused(claims)
 
-threads = [threading.Thread(target=revoke), threading.Thread(target=judge)]
+threads = [threading.Thread(target=judge) for _ in range(2)]
 for thread in threads:
     thread.start()
 
@@ -170,8 +191,18 @@ with multiprocessing.get_context("fork").Pool(3) as pool:
 
 @pytest.mark.parametrize(
     "program",
-    [FOLLOWING, UNUSED, NESTED, BUSY, CLOSED, CALLBACKS, CLEAN_EXIT, MULTIPROCESSING],
-    ids=["following", "unused", "nested", "busy", "closed", "callbacks", "clean_exit", "multiprocessing"],
+    [FOLLOWING, UNUSED, NESTED, NESTED_UNUSED, BUSY, CLOSED, CALLBACKS, CLEAN_EXIT, MULTIPROCESSING],
+    ids=[
+        "following",
+        "unused",
+        "nested",
+        "nested_unused",
+        "busy",
+        "closed",
+        "callbacks",
+        "clean_exit",
+        "multiprocessing",
+    ],
 )
 def test_a_child_follows_by_itself(program: str) -> None:
     with Peer() as peer:

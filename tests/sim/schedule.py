@@ -75,24 +75,25 @@ FAULTS = {
 LENGTH_S = 4.0
 
 
-def make(seed: int) -> Schedule:
-    """A schedule from a number."""
+def make(seed: int, focus: tuple[str, ...] = (), replicated: bool = False) -> Schedule:
+    """A schedule from a number; with `focus` of these faults only."""
+    kinds_of = dict.fromkeys(focus, 1) if focus else FAULTS
     random = Random(seed)
     actions = [Action(round(random.uniform(0.3, LENGTH_S), 3), "revoke", random.randrange(8)) for _ in range(8)]
     actions += [Action(round(random.uniform(0.3, LENGTH_S), 3), "cutoff", random.randrange(3)) for _ in range(4)]
     actions += [Action(round(random.uniform(0.3, LENGTH_S), 3), "prove", random.randrange(3)) for _ in range(6)]
-    kinds = random.choices(list(FAULTS), list(FAULTS.values()), k=random.choice((1, 2, 2, 3, 3, 4, 5)))
+    kinds = random.choices(list(kinds_of), list(kinds_of.values()), k=random.choice((1, 2, 2, 3, 3, 4, 5)))
     for kind in kinds:
         at, value = round(random.uniform(0.4, LENGTH_S), 3), round(random.uniform(0.05, 2.0), 3)
         actions.append(Action(at, kind, random.randrange(4), value))
-    nodes = random.choice((1, 2, 2, 3))
+    nodes = random.choice((2, 3) if replicated else (1, 2, 2, 3))
     return Schedule(
         seed,
         tuple(sorted(actions, key=lambda action: action.at)),
         nodes=nodes,
         services=random.choice((2, 2, 3)),
         clients=random.choice((1, 1, 2)),
-        copies=random.choice((0, 0, nodes - 1)),
+        copies=nodes - 1 if replicated else random.choice((0, 0, nodes - 1)),
         lag_s=random.choice((0.02, 0.2, 1.0)),
         delay_s=random.choice((0.005, 0.02, 0.1)),
     )

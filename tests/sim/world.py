@@ -147,7 +147,7 @@ class World:
         self.services[name] = Service(process, store, options, self.oracle, self._skew(name))
 
     def _choose(self) -> Service | None:
-        able = [service for service in self.services.values() if service.alive]
+        able = [service for service in self.services.values() if service.alive and service.name not in self.left]
         return self.random.choice(able) if able else None
 
     def _service(self, which: int) -> Service:
@@ -355,7 +355,8 @@ class World:
     def _leave(self, which: int, value: float) -> None:
         """A replica drains, leaves and is gone."""
         service = self._service(which)
-        if sum(s.alive for s in self.services.values()) < 2 or not service.alive:
+        staying = [s for s in self.services.values() if s.alive and s.name not in self.left]
+        if len(staying) < 2 or service not in staying:
             return
         self.left.add(service.name)
         service.draining = True

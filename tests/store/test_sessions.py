@@ -248,7 +248,7 @@ async def test_a_cutoff_with_the_one_that_it_spares(desk: Desk) -> None:
     assert drawn > version
 
 
-# -- limits ---------------------------------------------------------------------------------------------------------
+# -- limits ----------------------------------------------------------------------------------------------------
 
 
 async def test_a_limit_denies(desk: Desk) -> None:
@@ -321,7 +321,7 @@ async def test_entries_under_an_older_key_count_too(desk: Desk) -> None:
     assert await desk.step(replace(step, indexes=("new", "i"))) is Turned.LIMIT
 
 
-# -- time, gates, bounds ----------------------------------------------------------------------------------------------
+# -- time, gates, bounds ---------------------------------------------------------------------------------------
 
 
 async def test_an_index_lives_as_long_as_its_last_entry(desk: Desk) -> None:
