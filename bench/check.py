@@ -16,7 +16,7 @@ import numpy as np
 import redis
 
 from bench.lab import Lab
-from bench.measure import Spread, each, ratios, turns
+from bench.measure import Spread, each, once, ratios, turns
 from revocation_sdk import RevocationClient, Verifier
 from revocation_sdk._follower import Lease
 from revocation_sdk._judge import Facts, judge
@@ -41,10 +41,10 @@ class Checks:
         return ratios(self.found[one], self.found[other])
 
 
-def denials(kind: Kind, count: int, expires_at: int) -> bytes:
+def denials(kind: Kind, count: int, expires_at: int, seed: int = 0) -> bytes:
     """Random entries."""
     rows = np.empty(count, np.dtype([("fp", "<u8"), ("expires_at", "<u4")]))
-    rows["fp"] = np.random.default_rng(count).integers(0, 2**64, count, np.uint64)
+    rows["fp"] = np.random.default_rng([count, seed]).integers(0, 2**64, count, np.uint64)
     rows["expires_at"] = expires_at
     return join_groups([Group(kind, KEY.tag, rows.tobytes())])
 
@@ -98,8 +98,7 @@ def _hashes(facts: Facts) -> None:
 
 def measure(lab: Lab, quick: bool) -> Checks:
     """All of it, in turns."""
-    rounds, calls = (3, 4_000) if quick else (9, 20_000)
-    fresh = 2_000 if quick else 10_000
+    rounds, fresh = (5, 2_000) if quick else (15, 10_000)
     client = client_with(1_000_000, 100_000)
     signer = Signer()
     verifier = Verifier(
@@ -118,28 +117,28 @@ def measure(lab: Lab, quick: bool) -> Checks:
 
     def cold(make: Callable[[dict[str, Any]], Any], call: Callable[[Any], object]) -> Callable[[], float]:
         def job() -> float:
-            return each(call, [make(one) for one in claims(fresh)], fresh)()
+            return once(call, [make(one) for one in claims(fresh)])
 
         return job
 
     jobs: dict[str, Callable[[], float]] = {
-        "PyJWT HS256": each(lambda t: jwt.decode(t, SECRET, ["HS256"], audience=AUDIENCE), hs256, calls),
-        "PyJWT ES256": each(lambda t: jwt.decode(t, public, ["ES256"], audience=AUDIENCE), es256, calls // 2),
-        "judge hot": each(lambda one: judge(view, keys, one, now, margin), facts, calls * 5),
-        "check hot": each(client.check, seen, calls * 5),
+        "PyJWT HS256": each(lambda t: jwt.decode(t, SECRET, ["HS256"], audience=AUDIENCE), hs256),
+        "PyJWT ES256": each(lambda t: jwt.decode(t, public, ["ES256"], audience=AUDIENCE), es256),
+        "judge hot": each(lambda one: judge(view, keys, one, now, margin), facts),
+        "check hot": each(client.check, seen),
         "judge cold": cold(_facts, lambda one: judge(view, keys, one, now, margin)),
         "check cold": cold(dict, client.check),
         "hashes": cold(_facts, _hashes),
-        "set": each(revoked.__contains__, asked, calls * 20),
-        "verify seen": each(verifier.verify, es256, calls),
-        **_flask(lab, seen, calls // 8),
+        "set": each(revoked.__contains__, asked),
+        "verify seen": each(verifier.verify, es256),
+        **_flask(lab, seen),
     }
     for job in jobs.values():
         job()
     return Checks(turns(rounds, jobs))
 
 
-def _flask(lab: Lab, seen: Sequence[dict[str, Any]], calls: int) -> dict[str, Callable[[], float]]:
+def _flask(lab: Lab, seen: Sequence[dict[str, Any]]) -> dict[str, Callable[[], float]]:
     """flask-jwt-extended as its documentation says: with a look-up in Redis for each request, and without."""
     store = redis.Redis.from_url(lab.store().url, decode_responses=True)
 
@@ -159,21 +158,22 @@ def _flask(lab: Lab, seen: Sequence[dict[str, Any]], calls: int) -> dict[str, Ca
     def request(looks: bool) -> Callable[[], float]:
         app, token = application(looks)
 
-        def job() -> float:
+        def verify(_: object) -> None:
+            flask.g.pop("_jwt_extended_jwt", None)
+            flask_jwt_extended.verify_jwt_in_request()
+
+        job = each(verify, [None], waits=True)
+
+        def in_request() -> float:
             with app.test_request_context(headers={"Authorization": f"Bearer {token}"}):
+                return job()
 
-                def verify(_: object) -> None:
-                    flask.g.pop("_jwt_extended_jwt", None)
-                    flask_jwt_extended.verify_jwt_in_request()
-
-                return each(verify, [None], calls)()
-
-        return job
+        return in_request
 
     return {
         "flask-jwt-extended": request(False),
         "flask-jwt-extended with Redis": request(True),
-        "redis-py GET": each(store.get, [one["jti"] for one in seen], calls),
+        "redis-py GET": each(store.get, [one["jti"] for one in seen], waits=True),
     }
 
 
@@ -187,8 +187,8 @@ def by_entries(sizes: Sequence[int], quick: bool) -> dict[int, dict[str, Spread]
         names = {str(uuid.uuid4()) for _ in range(min(size, 1_000_000))}
         asked = [str(uuid.uuid4()) for _ in range(2_000)]
         jobs = {
-            "check": each(lambda one: judge(view, keys, one, now, 60), facts, 20_000),  # noqa: B023
-            "set": each(names.__contains__, asked, 50_000),
+            "check": each(lambda one: judge(view, keys, one, now, 60), facts),  # noqa: B023
+            "set": each(names.__contains__, asked),
         }
         took = turns(3 if quick else 7, jobs)
         found[size] = {name: Spread.of(value * 1e6 for value in values[1:]) for name, values in took.items()}

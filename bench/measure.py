@@ -63,27 +63,50 @@ def turns(rounds: int, jobs: Mapping[str, Callable[[], float]]) -> dict[str, lis
     return found
 
 
-def each(call: Callable[[Any], object], arguments: Sequence[Any], count: int) -> Callable[[], float]:
-    """A job that makes `count` calls with these arguments in turn; gives seconds a call, the loop's own time taken off."""
+def each(
+    call: Callable[[Any], object], arguments: Sequence[Any], seconds: float = 0.04, *, waits: bool = False
+) -> Callable[[], float]:
+    """A job that calls with these arguments in turn for about so long; gives seconds a call, without the loop's own.
 
-    def loop(body: Callable[[Any], object]) -> float:
-        done = 0
-        begun = time.perf_counter()
-        while done < count:
+    Processor time, which other processes disturb least; wall time where a call waits for somebody (`waits`).
+    """
+    clock = time.perf_counter if waits else time.process_time
+
+    def loop(body: Callable[[Any], object], passes: int) -> float:
+        begun = clock()
+        for _ in range(passes):
             for argument in arguments:
                 body(argument)
-            done += len(arguments)
-        return (time.perf_counter() - begun) / done
+        return (clock() - begun) / (passes * len(arguments))
+
+    passes = 0
 
     def job() -> float:
+        nonlocal passes
         gc.collect()
         gc.disable()
         try:
-            return max(loop(call) - loop(_nothing), 1e-9)
+            if not passes:
+                once = max(loop(call, 1), 1e-8)
+                passes = max(1, int(seconds / once / len(arguments)))
+            return max(loop(call, passes) - loop(_nothing, passes), 1e-9)
         finally:
             gc.enable()
 
     return job
+
+
+def once(call: Callable[[Any], object], arguments: Sequence[Any]) -> float:
+    """Seconds of processor time a call, each argument once."""
+    gc.collect()
+    gc.disable()
+    try:
+        begun = time.process_time()
+        for argument in arguments:
+            call(argument)
+        return (time.process_time() - begun) / len(arguments)
+    finally:
+        gc.enable()
 
 
 def _nothing(argument: object) -> None:

@@ -5,6 +5,7 @@ python -m bench.memory view|set|dict COUNT     prints bytes an entry
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import subprocess
 import sys
@@ -28,11 +29,11 @@ def _fill(kind: str, count: int) -> object:
 
         view = View()
         view.merge(denials(Kind.TOKEN, 1, 2**31))  # what does not grow with the entries
-        gc.collect()
         _begin()
-        step = 100_000
-        for start in range(0, count, step):  # as chunks of a snapshot come, but merged one by one
-            view.merge(denials(Kind.TOKEN, min(step, count - start) - start // step % 7, 2**31))
+        recent = count // 100
+        view.merge(denials(Kind.TOKEN, count - recent, 2**31))  # as a snapshot comes
+        for start in range(0, recent, 10):  # as changes come
+            view.merge(denials(Kind.TOKEN, min(10, recent - start), 2**31, seed=start + 1))
         return view
     _begin()
     if kind == "set":
@@ -45,16 +46,21 @@ _before = 0
 
 def _begin() -> None:
     global _before
+    _before = _held()
+
+
+def _held() -> int:
+    """What is in use; what the allocator merely kept is given back first."""
     gc.collect()
-    _before = memory_bytes()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)
+    return memory_bytes()
 
 
 def main() -> None:
     kind, count = sys.argv[1], int(sys.argv[2])
     held = _fill(kind, count)
-    gc.collect()
-    length = len(held)  # type: ignore[arg-type]
-    print((memory_bytes() - _before) / length)
+    print((_held() - _before) / len(held))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -90,7 +90,8 @@ async def _until_stopped(
         waiting.cancel()
         return _explain(running)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(node.leave(), 2.0)
+        async with asyncio.timeout(2.0):
+            await node.leave()
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running

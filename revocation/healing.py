@@ -72,9 +72,7 @@ async def _catch_up(index: int, store: Store, partition: Partition, registry: Re
             return
 
 
-async def _put_back_suffix(
-    index: int, store: Store, partition: Partition, registry: Registry, suffix: Suffix
-) -> Plan:
+async def _put_back_suffix(index: int, store: Store, partition: Partition, registry: Registry, suffix: Suffix) -> Plan:
     proposed = 0
     for realm, rows, ops in _batches((entry.realm, entry.rows, entry.ops) for entry in suffix.lost):
         await _propose(index, store, registry, realm, rows, ops)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from revocation.barrier import Barrier
@@ -105,6 +105,8 @@ class RealmHub:
         self._pending: dict[int, list[Step]] = {}
         self._snapshots: dict[int, _Snapshot] = {}
         self._making: dict[int, asyncio.Task[None]] = {}
+        self._proven: tuple[tuple[Position, ...], int] = ((), 0)
+        self._answers = stream.answers(*self._proven)
 
     @property
     def histories(self) -> list[RealmHistory]:
@@ -201,13 +203,13 @@ class RealmHub:
                 for subscriber in self.subscribers:
                     subscriber.put(message)
 
-    def progress(self, asked: Iterable[tuple[Subscriber, int]], store_ms: int) -> None:
-        """Tells subscribers, by the nonce of a ping, how far they are proven to be, behind all that this covers."""
+    def progress(self, subscriber: Subscriber, nonce: int, store_ms: int) -> None:
+        """Tells one subscriber how far it is proven to have come, behind everything that this covers."""
         self.flush()
-        answer = stream.progress(self.positions(), store_ms)
-        for subscriber, nonce in asked:
-            if subscriber in self.subscribers:
-                subscriber.put(answer(nonce))
+        proven = (self.positions(), store_ms)
+        if self._proven != proven:  # the same for all whose pings share a barrier
+            self._proven, self._answers = proven, stream.answers(*proven)
+        subscriber.put(self._answers(nonce))
 
     def end_silent(self, before: float) -> None:
         """Cuts off who was last heard before that (event-loop time)."""
@@ -223,7 +225,7 @@ class Hub:
         self.realms: Mapping[str, RealmHub] = {realm: RealmHub(partitions, realm) for realm in realms}
         self.snapshots_running = 0
         self._barriers = barriers
-        self._asked: dict[RealmHub, list[tuple[Subscriber, int]]] = {}
+        self._asked: list[tuple[RealmHub, Subscriber, int]] = []
         self._not_before = 0.0
         self._answering: asyncio.Task[None] | None = None
         self._flush_due = False
@@ -254,7 +256,7 @@ class Hub:
 
     def ping(self, hub: RealmHub, subscriber: Subscriber, nonce: int) -> None:
         """Asks for a progress that counts from now: by a barrier that begins after this call (D2)."""
-        self._asked.setdefault(hub, []).append((subscriber, nonce))
+        self._asked.append((hub, subscriber, nonce))
         if self._answering is None:
             self._answering = asyncio.create_task(self._answer(), name="progress")
 
@@ -265,14 +267,15 @@ class Hub:
                 # Thousands ping all the time: so many share a barrier as come within an interval that nobody feels.
                 await asyncio.sleep(max(0.0, self._not_before - loop.time()))
                 self._not_before = loop.time() + _PROOF_EVERY_S
-                asked, self._asked = self._asked, {}
+                asked, self._asked = self._asked, []
                 try:
                     proofs = await asyncio.gather(*(barrier.prove() for barrier in self._barriers))
                 except (NotReady, StoreUnavailable):
                     continue  # No proof, no progress: the clients' leases run out by themselves.
                 store_ms = min(proof.store_ms for proof in proofs)
-                for hub, pings in asked.items():
-                    hub.progress(pings, store_ms)
+                for hub, subscriber, nonce in asked:
+                    if subscriber in hub.subscribers:
+                        hub.progress(subscriber, nonce, store_ms)
         finally:
             self._answering = None
 

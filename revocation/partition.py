@@ -14,7 +14,6 @@ from itertools import pairwise
 
 from revocation.history import RealmHistory, Step
 from revocation.store import ZERO, Heads, LogEntry, Registry, opening_digest
-from revocation_sdk._lattice import MalformedRows
 from revocation_sdk._position import ZERO_DIGEST, Position
 
 SUFFIX_ENTRIES = 20_000
@@ -135,9 +134,7 @@ class Partition:
         for _ in suffix.lost:
             self._recent.pop()
         self._enter(registry.log_id, registry.base, opening_digest(registry.base_digest, registry.log_id))
-        return [
-            Applied(name, self.realms[name].mark(self._position(*head))) for name, head in suffix.heads.items()
-        ]
+        return [Applied(name, self.realms[name].mark(self._position(*head))) for name, head in suffix.heads.items()]
 
     def adopt_heads(self, log_id: str, heads: Heads, learned: dict[str, bytes]) -> list[Applied]:
         """Goes on from `heads` after the store's state was merged; `learned` is what the merge taught, by realm."""

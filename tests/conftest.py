@@ -44,10 +44,3 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
     """Starts servers of this test's own; they end with it."""
     with Servers(tmp_path / "servers") as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def module_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """The same for the tests of one module together."""
-    with Servers(tmp_path_factory.mktemp("servers")) as running:
-        yield running

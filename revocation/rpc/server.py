@@ -52,10 +52,12 @@ class Server:
         self._watch = Watch(self.calls, node)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_OPTIONS)
-        self._server.add_generic_rpc_handlers((
-            _handlers(SERVICE, revocation_pb2.DESCRIPTOR, RevocationServicer(self.calls, node), self._watch),
-            _handlers(SESSION_SERVICE, session_pb2.DESCRIPTOR, SessionServicer(self.calls, node)),
-        ))
+        self._server.add_generic_rpc_handlers(
+            (
+                _handlers(SERVICE, revocation_pb2.DESCRIPTOR, RevocationServicer(self.calls, node), self._watch),
+                _handlers(SESSION_SERVICE, session_pb2.DESCRIPTOR, SessionServicer(self.calls, node)),
+            )
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         self.port = self._listen()

@@ -107,8 +107,13 @@ def mark(value: Mark) -> bytes:
     ).SerializeToString()
 
 
-def progress(values: Iterable[Position], store_ms: int) -> Callable[[int], bytes]:
-    """The answers to pings that one proof covers, by nonce: what they share is encoded once, and they are many."""
+def progress(nonce: int, values: Iterable[Position], store_ms: int) -> bytes:
+    """The answer to a ping."""
+    return answers(values, store_ms)(nonce)
+
+
+def answers(values: Iterable[Position], store_ms: int) -> Callable[[int], bytes]:
+    """The answers to all pings that one proof covers, by nonce: what they share is encoded once, and they are many."""
     shared = pb.Progress(positions=positions(values), store_ms=store_ms).SerializeToString()
 
     def answer(nonce: int) -> bytes:

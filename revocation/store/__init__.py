@@ -158,7 +158,8 @@ class Member:
 class Registry:
     """The history and its members, as one script saw them. `closed` is None when the asker is in good standing.
 
-    `replicas` is how many store replicas are connected, `nodes` how many have been: a cut-off primary knows that it is one.
+    `replicas` is how many store replicas are connected, `nodes` how many have been: by that a cut-off primary knows
+    that it is one.
     """
 
     closed: Closed | None

@@ -100,7 +100,6 @@ class Data:
             result = OpResult(OpState.DONE, *drawn, seq, realm_seq, bytes.fromhex(realm_digest))
             self.ops.setdefault(key, _OpRecord(until_ms, request, result))
 
-
     def op_fields(self, key: str) -> tuple[str, ...]:
         """The op record as scripts keep it: digest, version, at, expiry, seq, realm seq, realm digest."""
         record = self.ops.get(key)

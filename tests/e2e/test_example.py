@@ -42,7 +42,8 @@ class Browser:
 
     def __init__(self, url: str) -> None:
         chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-        assert chromium and driver, "chromium and chromedriver are needed: run `make browser`"
+        if chromium is None or driver is None:
+            raise AssertionError("chromium and chromedriver are needed: run `make browser`")
         options = ChromeOptions()
         options.binary_location = chromium
         for argument in QUIET:
@@ -109,7 +110,8 @@ def test_devices_password_and_administrator(browsers: Callable[[], Browser]) -> 
     laptop.until(lambda: laptop.devices() == {"Laptop", "Phone"})
     assert "refresh" not in laptop.driver.execute_script("return document.cookie")
     cookie = next(c for c in all_cookies(laptop) if c["name"] == "refresh")
-    assert cookie["httpOnly"] and cookie["secure"] and cookie["sameSite"] == "Strict" and cookie["path"] == "/session/"
+    kept = {name: cookie[name] for name in ("httpOnly", "secure", "sameSite", "path")}
+    assert kept == {"httpOnly": True, "secure": True, "sameSite": "Strict", "path": "/session/"}
 
     # One row.
     laptop.click("#devices tr button")
@@ -147,7 +149,8 @@ def test_another_sites_page_cannot_use_the_cookie(browsers: Callable[[], Browser
     assert browser.driver.execute_script(forged, {}) == 403
     # `127.0.0.1` is another site than `localhost`: SameSite keeps the cookie away, and Origin gives it away.
     browser.driver.get(browser.url.replace("localhost", "127.0.0.1"))
-    elsewhere = f"return fetch('{browser.url}/session/refresh', {{method: 'POST', mode: 'no-cors', credentials: 'include'}}).then(r => r.type)"
+    options = "{method: 'POST', mode: 'no-cors', credentials: 'include'}"
+    elsewhere = f"return fetch('{browser.url}/session/refresh', {options}).then(r => r.type)"
     assert browser.driver.execute_script(elsewhere) == "opaque"
     browser.driver.get(browser.url)
     browser.until(lambda: browser.text("#who") == "bob")

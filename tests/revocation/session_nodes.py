@@ -64,9 +64,9 @@ class PausingStore:
         if name not in {"look_sessions", "step_session", "barrier"}:
             return method
 
-        async def paused(*arguments: Any) -> Any:
+        async def paused(*arguments: Any, **options: Any) -> Any:
             await self._point()
-            answer = await method(*arguments)
+            answer = await method(*arguments, **options)
             await self._point()
             return answer
 
