@@ -89,12 +89,14 @@ def measure(lab: Lab, count: int, seconds: float, kind: str = "service") -> Idle
     lab.installation.processes.append(client)
     client.start()
     pipes = client.pipes
-    assert pipes.stdout is not None and pipes.stdin is not None
+    assert pipes.stdout is not None
+    assert pipes.stdin is not None
     assert pipes.stdout.readline().strip() == "open", client.log()[-2000:]
     time.sleep(PING_S * 1.5)
 
     def counts() -> tuple[int, int]:
-        assert pipes.stdout is not None and pipes.stdin is not None
+        assert pipes.stdout is not None
+        assert pipes.stdin is not None
         pipes.stdin.write("\n")
         pipes.stdin.flush()
         pings, answers = pipes.stdout.readline().split()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ class Lab:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.installation = Installation(folder)
+        self.stack = ExitStack()
 
     def store(self, *, aof: bool = False) -> Server:
         """A store that writes nothing to disk, unless asked: acknowledgement level `memory`."""
@@ -30,6 +32,11 @@ class Lab:
     def service(self, store: Server, **flags: Any) -> Replica:
         """`revocation serve` on this store, acknowledging at level `memory`."""
         return self.installation.add_replicas(1, store.url, **{**PRODUCTION, "ack": "memory", **flags})[0]
+
+    def ends_with(self, process: subprocess.Popen[str]) -> None:
+        """Kills a process of somebody else's when the laboratory is closed."""
+        self.stack.callback(process.wait)
+        self.stack.callback(process.kill)
 
     def bare(self, kind: str, *arguments: str) -> tuple[Process, str]:
         """One of the floors, and its address."""
@@ -49,4 +56,5 @@ def lab() -> Iterator[Lab]:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench_"))
         made = Lab(Path(folder))
         stack.callback(made.installation.close)
+        stack.enter_context(made.stack)
         yield made

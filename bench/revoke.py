@@ -81,12 +81,38 @@ async def single(stub: RevocationServiceStub) -> object:
     return await stub.Revoke(revocation(), timeout=20)
 
 
-def batches(size: int) -> Call:
+def batches(size: int, count: int = 4) -> Call:
     # Made beforehand: what the client spends on it is not the service's. Each is sent once.
-    ready = [batch(size) for _ in range(4)]
+    ready = [batch(size) for _ in range(count)]
 
     async def call(stub: RevocationServiceStub) -> object:
         request = ready.pop() if ready else batch(size)
         return await stub.BatchRevokeTokens(request, timeout=20)
 
     return call
+
+
+def measure(lab: Lab, rounds: int, seconds: float, flying: int = 64) -> list[tuple[Load, Load]]:
+    """Rounds of (the echo, Revoke)."""
+    service = lab.service(lab.store())
+    echo, address = lab.bare("echo")
+    return [
+        (
+            drive(address, echo.pid, single, flying, seconds),
+            drive(service.address, service.pid, single, flying, seconds),
+        )
+        for _ in range(rounds)
+    ]
+
+
+def by_concurrency(lab: Lab, flying: list[int], seconds: float) -> dict[int, tuple[Load, Load]]:
+    """(The echo, Revoke) by calls in flight."""
+    service = lab.service(lab.store())
+    echo, address = lab.bare("echo")
+    return {
+        count: (
+            drive(address, echo.pid, single, count, seconds),
+            drive(service.address, service.pid, single, count, seconds),
+        )
+        for count in flying
+    }

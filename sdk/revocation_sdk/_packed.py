@@ -69,11 +69,13 @@ def directory_width(length: int, bits: int) -> int:
 class Builder(Protocol):
     """Makes packed tables. All builders make the same of the same.
 
-    A segment is halved beyond `capacity` entries and rewritten after at most `delta` changes.
+    A segment is halved beyond `capacity` entries and rewritten after at most `delta` changes. A batch of more than a
+    `bulk`-th of the table is joined with all segments at once, since that is cheaper than one entry at a time.
     """
 
     capacity: int
     delta: int
+    bulk: int
 
     def split(self, parts: list[bytes], cutoffs: bool, bits: int) -> Iterable[tuple[int, Any]]:
         """The entries of `parts`, which are rows without headers, by segment, in the form that `join` takes."""
@@ -96,6 +98,8 @@ class Builder(Protocol):
 
 class PureBuilder:
     """Plain Python: exact, slower, and in small segments, so that no step keeps readers waiting for long."""
+
+    bulk = 32
 
     def __init__(self, capacity: int = 4096, delta: int = 128) -> None:
         self.capacity, self.delta = capacity, delta

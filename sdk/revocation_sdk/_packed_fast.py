@@ -27,6 +27,8 @@ _DENIAL, _CUTOFF = np.dtype(_ROW[:2]), np.dtype(_ROW)
 class NumpyBuilder:
     """See Builder, whose methods these are."""
 
+    bulk = 128
+
     def __init__(self, capacity: int = 1 << 17, delta: int = 2048) -> None:
         self.capacity, self.delta = capacity, delta
 

@@ -43,6 +43,8 @@ class _Segment(NamedTuple):
     base: Packed
     delta: dict[int, Cutoff]
     """What came since the base was built, already joined with it."""
+    room: int
+    """How many entries the delta may have."""
 
 
 class _Table:
@@ -61,7 +63,7 @@ class _Table:
 
     def find(self, fp: int) -> Cutoff | None:
         shift, segments = self.state
-        mask, sieve, base, delta = segments[fp >> shift]
+        mask, sieve, base, delta, _ = segments[fp >> shift]
         if not sieve[(fp >> 3) & mask] >> (fp & 7) & 1:
             return None
         return delta.get(fp) or base.find(fp)
@@ -71,7 +73,7 @@ class _Table:
         found: list[Cutoff] = []
         shift, segments = self.state
         for fp in fps:
-            mask, sieve, base, delta = segments[fp >> shift]
+            mask, sieve, base, delta, _ = segments[fp >> shift]
             if sieve[(fp >> 3) & mask] >> (fp & 7) & 1:
                 entry = delta.get(fp) or base.find(fp)
                 if entry is not None:
@@ -86,7 +88,7 @@ class _Table:
     def merge(self, parts: list[bytes]) -> None:
         """Joins rows without headers: few into the deltas, many into the bases."""
         count = sum(map(len, parts)) // _row(self._cutoffs).size
-        if count > self._builder.delta * len(self.state[1]):
+        if count > self._builder.delta + len(self) // self._builder.bulk:
             self._grow(len(self) + count)
             self._merge_bulk(parts)
         else:
@@ -108,9 +110,9 @@ class _Table:
         shift, segments = self.state
         for fp, expires_at in DENIAL.iter_unpack(rows):
             slot = fp >> shift
-            mask, sieve, base, delta = segments[slot]
+            mask, sieve, _, delta, room = segments[slot]
             place, bit = (fp >> 3) & mask, 1 << (fp & 7)
-            if sieve[place] & bit or len(delta) >= min(self._builder.delta, 256 + len(base) // 16):
+            if sieve[place] & bit or len(delta) >= room:
                 self._merge_one(fp, Cutoff(expires_at, 0, 0))
                 shift, segments = self.state
                 continue
@@ -123,7 +125,7 @@ class _Table:
     def _merge_one(self, fp: int, entry: Cutoff) -> None:
         shift, segments = self.state
         slot = fp >> shift
-        mask, sieve, base, delta = segments[slot]
+        mask, sieve, _, delta, room = segments[slot]
         known = self.find(fp)
         if known is None:
             self._added[slot] += 1
@@ -132,7 +134,7 @@ class _Table:
         sieve[(fp >> 3) & mask] |= 1 << (fp & 7)  # before the entry, so that no reader misses it
         delta[fp] = entry
         self._earliest = min(self._earliest, entry.expires_at)
-        if len(delta) > min(self._builder.delta, 256 + len(base) // 16):
+        if len(delta) > room:
             self._publish(slot, self._joined(segments[slot], 64 - shift))
             self._grow(len(self))
 
@@ -157,7 +159,7 @@ class _Table:
     def _segment(self, base: Packed) -> _Segment:
         bits = (len(base) + 64).bit_length() + 3  # 8 to 16 for each entry
         sieve = self._builder.sieve(base, bits) if base.columns[0] else bytearray(1 << (bits - 3))
-        return _Segment(len(sieve) - 1, sieve, base, {})
+        return _Segment(len(sieve) - 1, sieve, base, {}, min(self._builder.delta, 256 + len(base) // 16))
 
     def _joined(self, segment: _Segment, bits: int) -> Packed:
         """The base and the delta as one. Copies the delta first, to be of use beside the writer as well."""
@@ -232,7 +234,7 @@ class View:
         before = len(self)
         for table in tuple(self._tables.values()):
             table.drop_expired(math.floor(min(now, NEVER - 1)))
-        if before - len(self) >= _LARGE // DENIAL.size:
+        if before >= _LARGE // DENIAL.size and len(self) != before:
             give_back()
 
     def chunks(self) -> Iterator[bytes]:

@@ -37,8 +37,9 @@ NEAR_S = 8.0
 class Run:
     """One run of chaos."""
 
-    def __init__(self, cluster: Cluster, seed: int, ack: str) -> None:
+    def __init__(self, cluster: Cluster, seed: int, ack: str, only: str = "") -> None:
         self.cluster, self.ack = cluster, ack
+        self.kinds = [fault for fault in FAULTS if not only or fault.__name__ in only.split(",")]
         self.chance = random.Random(seed)
         self.faults: list[Fault] = []
         self.to_fresh: dict[str, list[float]] = {}
@@ -81,7 +82,7 @@ class Run:
     def begin(self) -> Fault:
         while True:
             try:
-                fault = self.chance.choice(FAULTS)(self.cluster, self.chance)
+                fault = self.chance.choice(self.kinds)(self.cluster, self.chance)
             except IndexError:  # nothing left to break in this way
                 continue
             fault.begun = time.monotonic()
@@ -211,6 +212,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--ack", default="memory", help="memory, replicated (all store replicas) or replicated:N")
     parser.add_argument("--keep", type=Path, default=None, help="folder for the logs; else they go when all is well")
+    parser.add_argument("--only", default="", help="these faults only, by the names of their functions, with commas")
     given = parser.parse_args()
     seed = random.randrange(1 << 32) if given.seed is None else given.seed
     ack = "replicated:2" if given.ack == "replicated" else given.ack
@@ -219,7 +221,7 @@ def main() -> int:
     print(f"seed {seed}, ack {ack}, {given.minutes:g} minutes; logs in {folder}", flush=True)
     cluster = Cluster(folder, ack=ack)
     try:
-        run = Run(cluster, seed, ack)
+        run = Run(cluster, seed, ack, given.only)
         before = cluster.memory_kb()
         run.go(given.minutes * 60)
         violations, excused, decisions = run.judge()

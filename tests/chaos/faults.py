@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import redis
 
@@ -29,7 +30,12 @@ class Fault:
     ended: float = field(default=float("inf"))
 
 
-Maker = Callable[[Cluster, random.Random], Fault]
+class Maker(Protocol):
+    """Breaks something now."""
+
+    __name__: str
+
+    def __call__(self, cluster: Cluster, chance: random.Random) -> Fault: ...
 
 
 def _seconds(chance: random.Random) -> float:
@@ -164,6 +170,7 @@ def service_network(kind: str) -> Maker:
         number = chance.randrange(len(cluster.fronts))
         return _network(cluster.fronts[number], cluster.services[number].name, kind, chance, store=False)
 
+    make.__name__ = f"service_{kind}"
     return make
 
 
@@ -172,6 +179,7 @@ def store_network(kind: str) -> Maker:
         node = cluster.primary() if chance.random() < 0.7 else _replica(cluster, chance)
         return _network(node.proxy, node.name, kind, chance, store=True)
 
+    make.__name__ = f"store_{kind}"
     return make
 
 

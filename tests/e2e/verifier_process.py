@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 from revocation_sdk import (
@@ -155,6 +156,35 @@ class Asked:
         return {"version": list(found.version), "now_ms": found.now_ms}
 
 
+def tell(client: Any) -> None:
+    """Writes to the log how every stream begins and every change of history: what a failure is explained by."""
+    follower, receive = client.follower, client.follower.receive
+
+    def told(message: Any, mono: float) -> None:
+        kind = type(message).__name__
+        if kind in {"Welcome", "SnapshotEnd", "Mark", "Goodbye"}:
+            own = [f"{position.log_id.hex()[:6]}/{position.seq}" for position in follower.positions]
+            print(f"{datetime.now(UTC):%T.%f} {kind} at {own}: {_short(message)}", file=sys.stderr, flush=True)
+        try:
+            receive(message, mono)
+        except Exception as error:
+            print(f"{datetime.now(UTC):%T.%f} {kind}: {error!r}", file=sys.stderr, flush=True)
+            raise
+
+    follower.receive = told
+
+
+def _short(message: Any) -> str:
+    parts = [getattr(message, "replica", ""), getattr(message, "reason", "")]
+    places = [getattr(message, name, None) for name in ("previous", "position")]
+    for intent in getattr(message, "partitions", ()):
+        parts.append(f"{intent.intent.name} {intent.reason}")
+        places.append(intent.position)
+    parts += [f"{place.log_id.hex()[:6]}/{place.seq}" for place in places if place is not None]
+    parts.append(f"{len(getattr(message, 'rows', b''))} bytes")
+    return " ".join(part for part in parts if part)
+
+
 def judge(verifier: Verifier, token: str, **options: Any) -> dict[str, Any]:
     try:
         verified = verifier.verify(token, **options)
@@ -175,6 +205,7 @@ def serve(client: Any, options: dict[str, Any]) -> None:
         client, jwks=options["jwks"], algorithms=["ES256"], issuer=options["issuer"], audience=options["audience"],
         max_staleness=options["max_staleness"], on_stale=options["on_stale"],
     )  # fmt: skip
+    tell(client)
     asked = Asked(client, verifier)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:

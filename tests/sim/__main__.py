@@ -34,9 +34,7 @@ class Tally:
     slowest_s: float = 0.0
 
     def add(self, outcome: Outcome) -> Tally:
-        return self.plus(
-            Tally(1, outcome.acknowledged, outcome.excused, outcome.checked, outcome.recovery_s)
-        )
+        return self.plus(Tally(1, outcome.acknowledged, outcome.excused, outcome.checked, outcome.recovery_s))
 
     def plus(self, other: Tally) -> Tally:
         return Tally(
@@ -109,7 +107,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{options.schedules} schedules from seed {options.seed}, {options.processes} processes", flush=True)
     with ProcessPoolExecutor(options.processes) as pool:
         pending = [
-            pool.submit(search, start, count, options.mutant) for start, count in _chunks(options.seed, options.schedules)
+            pool.submit(search, start, count, options.mutant)
+            for start, count in _chunks(options.seed, options.schedules)
         ]
         for number, future in enumerate(pending, 1):
             part, found = future.result()

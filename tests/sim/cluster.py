@@ -266,6 +266,8 @@ class SimStore:
         self.side = EVERYWHERE
         self.off = False
         self.slow_replies = 0
+        self.slow_reads = 0
+        """How many of its next replies, to scripts and to reads of the log, take their time."""
         self.sticky = 0.5
         self._random = random
         self._delay_s = delay_s
@@ -306,11 +308,13 @@ class SimStore:
         if not self.reaches(node):
             await self._lost()
 
-    async def _return(self, node: Node) -> None:
+    async def _return(self, node: Node, read: bool = False) -> None:
         """The reply's way back. What was sent arrives, also from a node that has died since."""
-        if self.slow_replies:
-            self.slow_replies -= 1
-            await asyncio.sleep(self._random.uniform(0.3, 2.5))
+        slow = self.slow_reads if read else self.slow_replies
+        if slow:
+            self.slow_reads -= read
+            self.slow_replies -= not read
+            await asyncio.sleep(self._random.uniform(0.2, 2.0))
             return
         await asyncio.sleep(self._delay())
         if self.off or self.side not in {EVERYWHERE, node.side}:
@@ -391,7 +395,9 @@ class SimStore:
         *,
         applied: int = 0,
     ) -> Registry:
-        registry = await self._run(lambda m: m.beat(partition, who, member, caller_ms, read, trim_below, applied=applied))
+        registry = await self._run(
+            lambda m: m.beat(partition, who, member, caller_ms, read, trim_below, applied=applied)
+        )
         if registry.closed is Closed.DEMOTED:
             self.retarget()
         return registry
@@ -441,7 +447,7 @@ class SimStore:
             if found or node.loop.time() >= end or not block_ms:
                 break
             await node.record(end)
-        await self._return(node)
+        await self._return(node, read=True)
         return found
 
     async def agree_on_secret(self, commitments: dict[str, str]) -> None:

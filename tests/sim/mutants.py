@@ -45,7 +45,6 @@ class Mutant:
     """Shows at level `replicated` only."""
 
 
-
 # -- store and gate -----------------------------------------------------------------------------------------------------
 
 
@@ -412,9 +411,7 @@ async def _answer_latecomers(self: Any) -> None:
 
 async def _prove_unread(self: Any) -> Proof:
     who = self._replica.standing()
-    tail = await self._store.barrier(
-        self._replica.index, who, self._replica.clock.wall_ms(), self._durability
-    )
+    tail = await self._store.barrier(self._replica.index, who, self._replica.clock.wall_ms(), self._durability)
     if isinstance(tail, Closed):
         raise NotReady(tail.value)
     return Proof(tail.now_ms)
@@ -452,69 +449,159 @@ def _one(target: Any, name: str, value: Any) -> Callable[[], Sequence[Change]]:
     return lambda: [(target, name, value)]
 
 
-SPLIT = ("split", "slow", "late", "retarget", "off")
-FAILOVER = ("failover", "freeze", "slow", "restart")
+SPLIT = ("split", "split", "slow_reads", "slow_scripts", "late", "retarget", "off")
+FAILOVER = ("lose", "lose", "slow_reads", "slow_scripts", "crash")
 WIPE = ("wipe", "wipe_restart", "failover", "late", "slow")
 
 MUTANTS: dict[str, Mutant] = {
     "gate_by_history": Mutant(
-        "H1", "scripts compare the history only", _one(MemoryStore, "_gate", _gate_by_history), ("split", "failover", "freeze")
+        "H1",
+        "scripts compare the history only",
+        _one(MemoryStore, "_gate", _gate_by_history),
+        ("split", "failover", "freeze"),
     ),
     "gate_by_memory": Mutant(
-        "H1", "the replica remembers the identity, not the store", _gate_by_memory, ("failover", "wipe_restart", "freeze", "slow")
+        "H1",
+        "the replica remembers the identity, not the store",
+        _gate_by_memory,
+        ("failover", "wipe_restart", "lose", "slow_reads", "slow_scripts"),
     ),
-    "put_first": Mutant("H2", "put back, then opened", _one(Replica, "_open", _put_first), ("failover", "wipe_restart", "slow")),
+    "put_first": Mutant(
+        "H2", "put back, then opened", _one(Replica, "_open", _put_first), ("failover", "wipe_restart", "slow")
+    ),
     "confirm_whatever": Mutant(
-        "H3", "a confirmation counts for whatever history there is", _confirm_whatever, ("failover", "wipe_restart", "slow", "freeze")
+        "H3",
+        "a confirmation counts for whatever history there is",
+        _confirm_whatever,
+        ("failover", "wipe_restart", "slow", "freeze"),
     ),
     "suffix_of_what_was_read": Mutant(
-        "H3", "what was put back or learned, and not read again yet, counts as in the log", _suffix_of_what_was_read, FAILOVER
+        "H3",
+        "what was put back or learned, and not read again yet, counts as in the log",
+        _suffix_of_what_was_read,
+        FAILOVER,
     ),
-    "unsalted": Mutant(
-        "H3", "a history goes on from the digest of the last one", _unsalted, FAILOVER
+    "unsalted": Mutant("H3", "a history goes on from the digest of the last one", _unsalted, FAILOVER),
+    "ack_unfenced": Mutant(
+        "H5",
+        "acknowledged as soon as the reply comes",
+        _one(Committer, "_acknowledge", _acknowledge_unfenced),
+        FAILOVER,
     ),
-    "ack_unfenced": Mutant("H5", "acknowledged as soon as the reply comes", _one(Committer, "_acknowledge", _acknowledge_unfenced), FAILOVER),
     "ack_while_healing": Mutant(
         "H5", "the fence compares histories only", _one(Committer, "_acknowledge", _acknowledge_while_healing), FAILOVER
     ),
-    "ack_unread": Mutant("H5", "acknowledged before applied", _one(Committer, "_acknowledge", _acknowledge_unread), FAILOVER),
+    "ack_unread": Mutant(
+        "H5", "acknowledged before applied", _one(Committer, "_acknowledge", _acknowledge_unread), FAILOVER
+    ),
     "ack_from_memory": Mutant("H5", "acknowledged from memory", _commit_from_memory, ("split", "late", "slow", "off")),
     "commit_unusable": Mutant(
-        "H5", "commits and vouches in a history that is not usable", _one(Data, "standing", _standing_in_any_history), SPLIT
+        "H5",
+        "commits and vouches in a history that is not usable",
+        _one(Data, "standing", _standing_in_any_history),
+        SPLIT,
     ),
-    "no_registry": Mutant("H6", "usable although members are missing", _one(Data, "note_usable", _note_usable_without_members), SPLIT),
-    "no_settle": Mutant("H7", "a wiped store is not given time", _open_settled, ("wipe_restart", "late", "off", "pause")),
+    "no_registry": Mutant(
+        "H6", "usable although members are missing", _one(Data, "note_usable", _note_usable_without_members), SPLIT
+    ),
+    "no_settle": Mutant(
+        "H7", "a wiped store is not given time", _open_settled, ("wipe_restart", "late", "off", "pause")
+    ),
     "settled_if_known": Mutant(
-        "H7", "the time ends when the history is opened again", _open_settled_if_known, ("wipe_restart", "late", "restart", "pause", "off")
+        "H7",
+        "the time ends when the history is opened again",
+        _open_settled_if_known,
+        ("wipe_restart", "late", "restart", "pause", "off"),
     ),
-    "join_at_once": Mutant("H8", "a newcomer is active at once", lambda: _confirm(lambda *_: True), ("split", "late", "freeze")),
+    "join_at_once": Mutant(
+        "H8", "a newcomer is active at once", lambda: _confirm(lambda *_: True), ("split", "late", "freeze")
+    ),
     "readmit": Mutant(
-        "H8", "one that was struck off comes back as active", lambda: _confirm(lambda listed, inc: not listed and inc is not None),
+        "H8",
+        "one that was struck off comes back as active",
+        lambda: _confirm(lambda listed, inc: not listed and inc is not None),
         ("split", "off", "pause", "freeze", "failover"),
     ),
-    "restart_as_the_same": Mutant("H8", "a new process is known already", _restart_as_the_same, ("split", "crash", "freeze")),
-    "leave_first": Mutant("H9", "leaves before another holds what it holds", _one(Replica, "_leave", _leave_first), ("leave", "failover", "freeze", "slow")),
-    "strike_blind": Mutant("H10", "strikes although nodes are missing", _one(Replica, "_held_everywhere", _always), ("split", "late", "off", "pause")),
+    "restart_as_the_same": Mutant(
+        "H8", "a new process is known already", _restart_as_the_same, ("split", "crash", "freeze")
+    ),
+    "leave_first": Mutant(
+        "H9",
+        "leaves before another holds what it holds",
+        _one(Replica, "_leave", _leave_first),
+        ("leave", "failover", "lose", "slow_reads", "slow_scripts"),
+    ),
+    "strike_blind": Mutant(
+        "H10",
+        "strikes although nodes are missing",
+        _one(Replica, "_held_everywhere", _always),
+        ("split", "late", "off", "pause"),
+    ),
     "retry_writes_nothing": Mutant(
-        "H12", "a retry writes nothing, so that WAIT waits for nothing", _one(SimStore, "retry_writes", False), ("failover", "crash", "slow", "freeze"), True
+        "H12",
+        "a retry writes nothing, so that WAIT waits for nothing",
+        _one(SimStore, "retry_writes", False),
+        ("failover", "crash", "slow", "freeze"),
+        True,
     ),
-    "wait_for_connected": Mutant("H12", "WAIT for those who are connected", _wait_for_connected, ("split", "crash", "freeze"), True),
-    "back_to_the_old": Mutant("H2", "goes back into a history that it has left", _one(Replica, "_is_past", _never), ("split", "retarget", "retarget")),
+    "wait_for_connected": Mutant(
+        "H12", "WAIT for those who are connected", _wait_for_connected, ("split", "crash", "freeze"), True
+    ),
+    "back_to_the_old": Mutant(
+        "H2",
+        "goes back into a history that it has left",
+        _one(Replica, "_is_past", _never),
+        ("split", "retarget", "retarget"),
+    ),
     "lost_confirmation": Mutant(
-        "H2", "a history counts as left only if the confirmation was heard", _one(Replica, "_confirm", _confirm_and_forget), ("split", "retarget", "off", "slow")
+        "H2",
+        "a history counts as left only if the confirmation was heard",
+        _one(Replica, "_confirm", _confirm_and_forget),
+        ("split", "retarget", "off", "slow"),
     ),
-    "heal_the_suspect": Mutant("H1", "heals a history that is to be opened anew", _heal_before_suspect, ("skew_node", "failover", "split")),
+    "heal_the_suspect": Mutant(
+        "H1", "heals a history that is to be opened anew", _heal_before_suspect, ("skew_node", "failover", "split")
+    ),
     "no_ops": Mutant("H3", "op ids are not put back", _propose_without_ops, FAILOVER),
-    "learned_unstreamed": Mutant("H13", "what a merge taught is not streamed", _adopt_without_streaming, ("failover", "wipe_restart", "split", "freeze", "trim")),
-    "resume_at_the_end": Mutant("H13", "an unknown history resumes", _resume_at_the_end, ("failover", "cut", "crash", "restart")),
-    "place_by_number": Mutant("H13", "the number is looked up without its history", _one(RealmHistory, "_place", _place_by_number), ("failover", "cut", "crash", "freeze")),
-    "lease_from_arrival": Mutant("D1", "fresh as of the arrival of the answer", _lease_from_arrival, ("hold", "pause_client")),
-    "barrier_for_latecomers": Mutant("D2", "a barrier covers pings that came after it began", _one(Hub, "_answer", _answer_latecomers), ("slow",)),
-    "prove_unread": Mutant("D3", "proof before the tail is reached", _one(Barrier, "_once", _prove_unread), ("slow", "freeze")),
-    "progress_unflushed": Mutant("D4", "progress overtakes changes", _one(RealmHub, "progress", _progress_unflushed), ("cut",)),
-    "skip_trimmed": Mutant("D7", "a trimmed range is skipped", _apply_over_gaps, ("trim", "slow", "off", "pause", "trim")),
-    "scan_first": Mutant("D8", "scanned, then noted the tail", _one(healing, "_merge_all", _scan_first), ("late", "crash", "wipe", "trim")),
-    "subscribe_later": Mutant("D9", "subscribed after the snapshot was taken", _subscribe_later, ("cut", "cut", "crash")),
+    "learned_unstreamed": Mutant(
+        "H13",
+        "what a merge taught is not streamed",
+        _adopt_without_streaming,
+        ("failover", "wipe_restart", "split", "freeze", "trim"),
+    ),
+    "resume_at_the_end": Mutant(
+        "H13", "an unknown history resumes", _resume_at_the_end, ("failover", "cut", "crash", "restart")
+    ),
+    "place_by_number": Mutant(
+        "H13",
+        "the number is looked up without its history",
+        _one(RealmHistory, "_place", _place_by_number),
+        ("failover", "cut", "crash", "freeze"),
+    ),
+    "lease_from_arrival": Mutant(
+        "D1", "fresh as of the arrival of the answer", _lease_from_arrival, ("hold", "pause_client")
+    ),
+    "barrier_for_latecomers": Mutant(
+        "D2", "a barrier covers pings that came after it began", _one(Hub, "_answer", _answer_latecomers), ("slow",)
+    ),
+    "prove_unread": Mutant(
+        "D3", "proof before the tail is reached", _one(Barrier, "_once", _prove_unread), ("slow", "freeze")
+    ),
+    "progress_unflushed": Mutant(
+        "D4", "progress overtakes changes", _one(RealmHub, "progress", _progress_unflushed), ("cut",)
+    ),
+    "skip_trimmed": Mutant(
+        "D7", "a trimmed range is skipped", _apply_over_gaps, ("trim", "slow", "off", "pause", "trim")
+    ),
+    "scan_first": Mutant(
+        "D8",
+        "scanned, then noted the tail",
+        _one(healing, "_merge_all", _scan_first),
+        ("late", "crash", "wipe", "trim"),
+    ),
+    "subscribe_later": Mutant(
+        "D9", "subscribed after the snapshot was taken", _subscribe_later, ("cut", "cut", "crash")
+    ),
 }
 
 

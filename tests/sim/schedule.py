@@ -48,7 +48,7 @@ class Schedule:
 
 
 FAULTS = {
-    "failover": 4,
+    "failover": 2,
     "restart": 2,
     "wipe": 1,
     "wipe_restart": 1,
@@ -59,7 +59,10 @@ FAULTS = {
     "pause_client": 1,
     "stall": 1,
     "off": 2,
-    "slow": 3,
+    "slow": 1,
+    "slow_reads": 2,
+    "slow_scripts": 2,
+    "lose": 4,
     "cut": 2,
     "hold": 1,
     "late": 1,
@@ -72,24 +75,25 @@ FAULTS = {
 }
 """Kinds of faults and how often they are chosen."""
 
-LENGTH_S = 4.0
+LENGTH_S = 2.5
 
 
 def make(seed: int, focus: tuple[str, ...] = (), replicated: bool = False) -> Schedule:
     """A schedule from a number; with `focus` of these faults only."""
     kinds_of = dict.fromkeys(focus, 1) if focus else FAULTS
     random = Random(seed)
-    actions = [Action(round(random.uniform(0.3, LENGTH_S), 3), "revoke", random.randrange(8)) for _ in range(8)]
-    actions += [Action(round(random.uniform(0.3, LENGTH_S), 3), "cutoff", random.randrange(3)) for _ in range(4)]
-    actions += [Action(round(random.uniform(0.3, LENGTH_S), 3), "prove", random.randrange(3)) for _ in range(6)]
     kinds = random.choices(list(kinds_of), list(kinds_of.values()), k=random.choice((1, 2, 2, 3, 3, 4, 5)))
-    for kind in kinds:
-        at, value = round(random.uniform(0.4, LENGTH_S), 3), round(random.uniform(0.05, 2.0), 3)
-        actions.append(Action(at, kind, random.randrange(4), value))
+    faults = [Action(_at(random), kind, random.randrange(4), round(random.uniform(0.05, 1.6), 3)) for kind in kinds]
+    asked = [
+        Action(_near(random, faults), kind, random.randrange(8))
+        for kind, count in (("revoke", 7), ("cutoff", 4), ("prove", 6))
+        for _ in range(count)
+    ]
+    actions = sorted(faults + asked, key=lambda action: action.at)
     nodes = random.choice((2, 3) if replicated else (1, 2, 2, 3))
     return Schedule(
         seed,
-        tuple(sorted(actions, key=lambda action: action.at)),
+        tuple(actions),
         nodes=nodes,
         services=random.choice((2, 2, 3)),
         clients=random.choice((1, 1, 2)),
@@ -97,3 +101,14 @@ def make(seed: int, focus: tuple[str, ...] = (), replicated: bool = False) -> Sc
         lag_s=random.choice((0.02, 0.2, 1.0)),
         delay_s=random.choice((0.005, 0.02, 0.1)),
     )
+
+
+def _at(random: Random) -> float:
+    return round(random.uniform(0.35, LENGTH_S), 3)
+
+
+def _near(random: Random, faults: list[Action]) -> float:
+    """Half of what is asked is asked while something goes wrong."""
+    if random.random() < 0.5:
+        return _at(random)
+    return round(max(0.3, random.choice(faults).at + random.uniform(-0.3, 0.8)), 3)

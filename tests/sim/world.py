@@ -239,6 +239,12 @@ class World:
         self._later(min(value, 0.6), promote)
         self._later(value + 0.7, lambda: self.cluster.start(old))
 
+    def _lose(self, which: int, value: float) -> None:
+        """A failover that loses what was written for a while before it."""
+        self.cluster.frozen = True
+        self._later(value * 0.5, lambda: self._failover(which, value))
+        self._later(value * 0.5 + 0.6, self._thaw)
+
     def _restart(self, which: int, value: float) -> None:
         """The primary dies and comes back with its disk."""
         old = self.cluster.cur
@@ -300,7 +306,9 @@ class World:
         """The clock of a node jumps, and back later."""
         node = self.cluster.nodes[which % len(self.cluster.nodes)]
         # Between a second and the margin a clock that went back is waited for: see docs/operations.
-        node.skew_ms = round((value - 1) * 50_000 + (40_000 if value > 1 else -40_000)) if which % 2 else round((value - 1) * 900)
+        node.skew_ms = (
+            round((value - 1) * 50_000 + (40_000 if value > 1 else -40_000)) if which % 2 else round((value - 1) * 900)
+        )
         self._later(value, lambda: setattr(node, "skew_ms", 0))
 
     # -- faults: service replicas -------------------------------------------------------------------------------
@@ -339,7 +347,14 @@ class World:
 
     def _slow(self, which: int, value: float) -> None:
         """Its next replies take their time."""
-        self._service(which).store.slow_replies += 1 + which
+        self._slow_scripts(which, value)
+        self._slow_reads(which, value)
+
+    def _slow_scripts(self, which: int, value: float) -> None:
+        self._service(which).store.slow_replies += 1 + round(value)
+
+    def _slow_reads(self, which: int, value: float) -> None:
+        self._service(which).store.slow_reads += 1 + round(value)
 
     def _retarget(self, which: int, value: float) -> None:
         self._service(which).store.retarget()
@@ -429,7 +444,7 @@ class World:
         self._whole()
         for name, service in list(self.services.items()):
             service.process.resume()
-            service.store.off, service.store.slow_replies = False, 0
+            service.store.off, service.store.slow_replies, service.store.slow_reads = False, 0, 0
             self._again(name)
         for client in self.clients:
             client.process.resume()
@@ -448,7 +463,9 @@ class World:
         return usable and all(client.age() < 2.0 for client in self.clients)
 
     def _state(self) -> str:
-        replicas = ", ".join(f"{s.name} {s.replica.state} waits for {s.replica.waiting_for()}" for s in self.services.values())
+        replicas = ", ".join(
+            f"{s.name} {s.replica.state} waits for {s.replica.waiting_for()}" for s in self.services.values()
+        )
         clients = ", ".join(f"{client.name} {client.age():.1f}" for client in self.clients)
         at = self.cluster.cur.memory.data[0].at
         return f"{replicas}; ages {clients}; members {sorted(at.members)} usable {at.usable}"
