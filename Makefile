@@ -45,14 +45,19 @@ check: $(READY) ## lint, format, types, import rules, generated code, scripts
 	$(BIN)/pytest -q tests/test_generated.py tests/test_repository.py
 	bash -n .ci/run proto/generate.sh
 
-bench: $(READY) ## measure: verification, memory, commits, propagation, subscribers
-	$(BIN)/python -m bench
+.venv/.bench: $(READY) constraints/bench.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints/dev.txt -c constraints/bench.txt -e '.[server,dev,fast,bench]'
+	@touch $@
+
+bench: .venv/.bench ## measure every target beside its floor or peer, and write docs/performance.md (HOW=--quick: a minute)
+	$(BIN)/python -m bench $(HOW)
+	$(BIN)/python -m bench.scaling
 
 sim: $(READY) ## search for schedules that break an invariant, in the simulator
 	$(BIN)/python -m tests.sim
 
-chaos: $(READY) ## break a live cluster and compare it with the guarantees
-	$(BIN)/python -m tests.chaos
+chaos: $(READY) ## break a live cluster and compare it with the guarantees (MINUTES=3 ACK=memory)
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) --ack $(or $(ACK),memory)
 
 proto: $(READY) ## regenerate sdk/revocation_api from proto/
 	PYTHON=$(BIN)/python proto/generate.sh sdk

@@ -17,6 +17,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -150,15 +151,7 @@ def memory(sizes: Sequence[int]) -> None:
         ]
         return [f"{count:,}", *(bytes_taken(way) / count for way in ways)]
 
-    head = (
-        "entries",
-        "view, numpy",
-        "view after +10 %",
-        "view, pure",
-        "set of jti",
-        "dict, one value",
-        "dict jti to exp",
-    )
+    head = ("entries", "view", "after +10 %", "view, pure", "set of jti", "dict, one value", "dict of exp")
     table("Bytes an entry (resident memory)", head, map(of, sizes))
 
 
@@ -179,21 +172,25 @@ def look_ups(sizes: Sequence[int]) -> None:
     table("Look-ups, ns", head, map(of, sizes))
 
 
-def loading(sizes: Sequence[int]) -> None:
-    def of(count: int) -> list[object]:
-        chunks = snapshot(count)
-        found: list[object] = [f"{count:,}"]
-        for builder in BUILDERS.values():
-            view = View(builder())
-            found.append(1e3 * seconds(lambda view=view: view.merge(*chunks)))
-            found.append(1e3 * seconds(lambda view=view: view.merge(*chunks)))
-            found.append(1e3 * seconds(lambda view=view: list(view.chunks())))
-            found.append(1e3 * seconds(lambda view=view: view.drop_expired(EXPIRES + 43_200)))
-            found.append(1e6 * seconds(lambda view=view: view.drop_expired(EXPIRES)))
-        return found
+STEPS: dict[str, Callable[[View, Sequence[bytes]], object]] = {
+    "load": lambda view, chunks: view.merge(*chunks),
+    "merge again": lambda view, chunks: view.merge(*chunks),
+    "chunks": lambda view, chunks: list(view.chunks()),
+    "half expires": lambda view, chunks: view.drop_expired(EXPIRES + 43_200),
+    "nothing is due": lambda view, chunks: view.drop_expired(EXPIRES),
+}
 
-    steps = ("load", "merge again", "chunks", "half expires", "nothing due (us)")
-    table("A snapshot, ms", ("entries", *(f"{name}: {step}" for name in BUILDERS for step in steps)), map(of, sizes))
+
+def loading(sizes: Sequence[int]) -> None:
+    def of(count: int) -> list[list[object]]:
+        chunks = snapshot(count)
+        rows: list[list[object]] = []
+        for name, builder in BUILDERS.items():
+            view = View(builder())
+            rows.append([f"{count:,}", name, *(1e3 * seconds(partial(act, view, chunks)) for act in STEPS.values())])
+        return rows
+
+    table("A snapshot, ms", ("entries", "builder", *STEPS), [row for count in sizes for row in of(count)])
 
 
 def pauses(count: int, runs: int) -> None:
@@ -218,15 +215,12 @@ def pauses(count: int, runs: int) -> None:
         for _ in range(runs):
             view = loaded(BUILDERS[name](), chunks)
             for work, act in works.items():
-                found[work].append(worst_pause(view, lambda act=act, view=view: act(view)))
+                found[work].append(worst_pause(view, partial(act, view)))
         return [[name, work, statistics.median(times), min(times), max(times)] for work, times in found.items()]
 
     head = ("builder", "meanwhile", "median", "least", "most")
-    table(
-        f"Worst pause of a reader, {count:,} entries, {runs} runs, ms",
-        head,
-        [row for name in BUILDERS for row in of(name)],
-    )
+    rows = [row for name in BUILDERS for row in of(name)]
+    table(f"Worst pause of a reader, {count:,} entries, {runs} runs, ms", head, rows)
 
 
 def main() -> None:

@@ -105,6 +105,11 @@ class Partition:
         if self._covered is None and log_id == self.log_id:
             self._covered = seq
 
+    @property
+    def _ahead(self) -> bool:
+        """Whether the view may hold more than the log up to `self.seq` tells."""
+        return self._covered is None or self._covered > self.seq
+
     def suffix(self, registry: Registry) -> Suffix | None:
         """What this replica holds beyond the point at which the history of `registry` begins.
 
@@ -112,7 +117,7 @@ class Partition:
         all in the records that it has read, or because the store may have lost state under an intact log; then
         everything must be put back.
         """
-        if registry.full or registry.base > self.seq or self._covered is None or self._covered > self.seq:
+        if registry.full or registry.base > self.seq or self._ahead:
             return None
         lost = [known for known in self._recent if known.entry.seq > registry.base]
         if len(lost) != self.seq - registry.base or registry.base_digest not in self._digests_at(registry.base, lost):
@@ -137,7 +142,12 @@ class Partition:
         return [Applied(name, self.realms[name].mark(self._position(*head))) for name, head in suffix.heads.items()]
 
     def adopt_heads(self, log_id: str, heads: Heads, learned: dict[str, bytes]) -> list[Applied]:
-        """Goes on from `heads` after the store's state was merged; `learned` is what the merge taught, by realm."""
+        """Goes on from `heads` after the store's state was merged; `learned` is what the merge taught, by realm.
+
+        While the view is ahead of the position, a client that is where we are lacks more than the merge taught *us*:
+        a mark would take it past records that it never got (I1). Then the past is forgotten, and clients come again.
+        """
+        ahead = self._ahead
         self._recent.clear()
         self._enter(log_id, heads.seq, heads.digest)
         applied = []
@@ -148,7 +158,7 @@ class Partition:
             rows = learned.get(name, b"")
             if history.position == position and not rows:
                 continue
-            if len(rows) > LEARNED_BYTES:
+            if ahead or len(rows) > LEARNED_BYTES:
                 history.restart(position)
                 applied.append(Applied(name, None))
             else:

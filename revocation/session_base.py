@@ -15,7 +15,7 @@ from revocation.refresh import make_token
 from revocation.refresh import partition_of as partition_of_sid
 from revocation.replica import NotReady, Replica
 from revocation.service import Realm, Revocations
-from revocation.session_gate import SessionGate
+from revocation.session_gate import SessionGate, Turnstile
 from revocation.session_keys import Name, NotOurs, SessionKeys, handle_text
 from revocation.session_policy import ClientPolicies, SessionSettings, of_realm, wait_usable
 from revocation.sessions import (
@@ -117,7 +117,8 @@ class SessionDesk:
         self._barriers = barriers
         self._keys = keys
         self._count = count
-        self._gates = [SessionGate(replica, store, ends, lives) for replica in replicas]
+        turnstile = Turnstile()
+        self._gates = [SessionGate(replica, store, turnstile, ends, lives) for replica in replicas]
         self._policies = ClientPolicies(replicas[0], store)
 
     # -- finding ------------------------------------------------------------------------------------------------

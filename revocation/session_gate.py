@@ -45,6 +45,32 @@ async def until(deadline: float, call: Call) -> AsyncIterator[None]:
         raise Unavailable("the store cannot be reached", reason="STORE_UNAVAILABLE") from None
 
 
+AT_ONCE = 32
+"""Calls to the store about sessions at the same time: each takes a connection, and heartbeats must find one, too."""
+
+MOST_WAITING = 20_000
+
+
+class Turnstile:
+    """Lets a few through at a time; the others wait in line, up to a bound."""
+
+    def __init__(self, at_once: int = AT_ONCE, most_waiting: int = MOST_WAITING) -> None:
+        self._free = asyncio.Semaphore(at_once)
+        self._room = most_waiting
+
+    async def __aenter__(self) -> None:
+        if self._room == 0:
+            raise Overloaded("too many calls about sessions are waiting for the store", retry_after_ms=200)
+        self._room -= 1
+        try:
+            await self._free.acquire()
+        finally:
+            self._room += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._free.release()
+
+
 class SessionGate:
     """The sessions of one partition.
 
@@ -52,9 +78,12 @@ class SessionGate:
     like a barrier, and waits as one does.
     """
 
-    def __init__(self, replica: Replica, store: SessionStore, ends: Durability, lives: Durability) -> None:
+    def __init__(
+        self, replica: Replica, store: SessionStore, turnstile: Turnstile, ends: Durability, lives: Durability
+    ) -> None:
         self.replica = replica
         self._store = store
+        self._turnstile = turnstile
         self._ends = ends
         self._lives = lives
         self._waits = Durability(replicas=ends.replicas)
@@ -63,10 +92,11 @@ class SessionGate:
         """What the store holds, once the own view holds all that was committed before. Raises StoreUnavailable."""
         while True:
             with contextlib.suppress(NotReady, Fenced):
-                who = self.replica.standing()
-                seen = await self._store.look_sessions(
-                    self.replica.index, who, self.replica.clock.wall_ms(), look, self._waits
-                )
+                async with self._turnstile:
+                    who = self.replica.standing()
+                    seen = await self._store.look_sessions(
+                        self.replica.index, who, self.replica.clock.wall_ms(), look, self._waits
+                    )
                 if isinstance(seen, Seen) and seen.copies >= self._waits.replicas:
                     await self.replica.applied(who.log_id, seen.seq)
                     return seen
@@ -79,13 +109,14 @@ class SessionGate:
         Turned.CHANGED also if it must be decided anew for another reason. Raises StoreUnavailable or ServiceError.
         """
         try:
-            who = self.replica.standing()
-            if who.log_id != log_id:
-                return Turned.CHANGED
-            before, call.tried = call.tried, True
-            reply = await self._store.step_session(
-                self.replica.index, who, self.replica.clock.wall_ms(), step, self._durability(step)
-            )
+            async with self._turnstile:
+                who = self.replica.standing()
+                if who.log_id != log_id:
+                    return Turned.CHANGED
+                before, call.tried = call.tried, True
+                reply = await self._store.step_session(
+                    self.replica.index, who, self.replica.clock.wall_ms(), step, self._durability(step)
+                )
             match reply:
                 case Stepped() | Again():
                     await self.replica.applied(log_id, reply.seq)

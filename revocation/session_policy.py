@@ -92,15 +92,23 @@ class ClientPolicies:
     def __init__(self, replica: Replica, store: SessionStore) -> None:
         self._replica = replica
         self._store = store
-        self._known: dict[tuple[str, str], tuple[float, SessionSettings]] = {}
+        self._known: dict[tuple[str, str], tuple[float, SessionSettings | None]] = {}
+        self._asking = asyncio.Lock()
 
     async def get(self, keys: SessionKeys, cap: SessionSettings, client_id: str) -> SessionSettings:
         """What holds for sessions that the client opens now."""
-        known = self._known.get((keys.realm, client_id))
-        if known is None or known[0] < time.monotonic():
-            text = await self._ask(keys, client_id, "")
-            known = self._remember(keys, client_id, _parse(text) if text else cap)
-        return capped(known[1], cap)
+        known = self._lately(keys, client_id)
+        if known is None:
+            async with self._asking:  # one call, however many logins wait for it
+                known = self._lately(keys, client_id)
+                if known is None:
+                    text = await self._ask(keys, client_id, "")
+                    known = self._remember(keys, client_id, _parse(text) if text else cap)
+        return capped(known, cap)
+
+    def _lately(self, keys: SessionKeys, client_id: str) -> SessionSettings | None:
+        until, known = self._known.get((keys.realm, client_id), (0.0, None))
+        return known if time.monotonic() < until else None
 
     async def put(
         self, keys: SessionKeys, cap: SessionSettings, client_id: str, settings: SessionSettings
@@ -124,11 +132,11 @@ class ClientPolicies:
                 self._replica.doubt()
             await wait_usable(self._replica)
 
-    def _remember(self, keys: SessionKeys, client_id: str, settings: SessionSettings) -> tuple[float, SessionSettings]:
+    def _remember(self, keys: SessionKeys, client_id: str, settings: SessionSettings) -> SessionSettings:
         if len(self._known) >= _MOST_REMEMBERED:
             self._known.clear()
-        known = self._known[keys.realm, client_id] = (time.monotonic() + REMEMBERED_S, settings)
-        return known
+        self._known[keys.realm, client_id] = (time.monotonic() + REMEMBERED_S, settings)
+        return settings
 
 
 def _parse(text: str) -> SessionSettings:

@@ -10,6 +10,7 @@ import argparse
 import json
 import random
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -29,6 +30,9 @@ from tests.e2e.processes import until
 
 RECOVERY_S = 45.0
 """After it: not recovered (I3). The goal is ten seconds, on a machine of its own."""
+
+SLOW_S = 12.0
+"""After it the services write down what they wait for."""
 
 NEAR_S = 8.0
 """Two faults so close to each other count as one that takes two copies at once."""
@@ -92,9 +96,13 @@ class Run:
 
     def recover(self, what: str, mended: float) -> None:
         """Waits until every verifier has accepted something by a view that was fresh after the mending."""
-        late = list(self.cluster.verifiers)
+        late, told = list(self.cluster.verifiers), False
         while late and time.monotonic() < mended + RECOVERY_S:
             late = [one for one in late if one.ask(RECOVERY_S + 10, do="state")["fresh_at"] <= mended]
+            if not told and time.monotonic() > mended + SLOW_S:
+                told = True
+                for service in self.cluster.services:
+                    service.signal(signal.SIGUSR1)
             time.sleep(0.02)
         took = time.monotonic() - mended
         self.to_fresh.setdefault(what, []).append(took)
@@ -212,6 +220,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--ack", default="memory", help="memory, replicated (all store replicas) or replicated:N")
     parser.add_argument("--keep", type=Path, default=None, help="folder for the logs; else they go when all is well")
+    parser.add_argument("--partitions", type=int, default=1)
     parser.add_argument("--only", default="", help="these faults only, by the names of their functions, with commas")
     given = parser.parse_args()
     seed = random.randrange(1 << 32) if given.seed is None else given.seed
@@ -219,7 +228,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="revocation-chaos-")) if given.keep is None else given.keep / f"{seed}-{ack}"
     shutil.rmtree(folder, ignore_errors=True)
     print(f"seed {seed}, ack {ack}, {given.minutes:g} minutes; logs in {folder}", flush=True)
-    cluster = Cluster(folder, ack=ack)
+    cluster = Cluster(folder, ack=ack, partitions=given.partitions)
     try:
         run = Run(cluster, seed, ack, given.only)
         before = cluster.memory_kb()

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+from revocation.keyring import new_secret
 from tests.chaos.proxy import Proxy
 from tests.e2e.installation import Installation, Replica, Verifier
 from tests.e2e.processes import until
@@ -36,16 +37,20 @@ class Node:
 class Cluster:
     """Everything that chaos breaks."""
 
-    def __init__(self, folder: Path, *, ack: str, services: int = 3, verifiers: int = 6) -> None:
+    def __init__(self, folder: Path, *, ack: str, services: int = 3, verifiers: int = 6, partitions: int = 1) -> None:
         self.installation = Installation(folder)
+        secret = folder / "secret"
+        secret.write_text(new_secret())
         self.installation.signer = Signer("k1")
         self.proxies: list[Proxy] = []
         self.nodes = self._start_nodes(3)
         front = SimpleNamespace(port=self.nodes[0].proxy.port, config={}, info=self.nodes[0].server.info)
         self.sentinels = self.installation.servers.sentinels(cast(Server, front), down_after_ms=800)
         hosts = ",".join(sentinel.address for sentinel in self.sentinels)
-        flags: dict[str, Any] = {**TIMING, "ack": ack}
-        self.services = self.installation.add_replicas(services, f"redis+sentinel://{hosts}/main", **flags)
+        flags: dict[str, Any] = {**TIMING, "ack": ack, "secret_file": secret, "partitions": partitions}
+        self.services = self.installation.add_replicas(
+            services, f"redis+sentinel://{hosts}/main", module="tests.chaos.serve", **flags
+        )
         self.fronts = [self._proxy(service.port) for service in self.services]
         for number in range(verifiers):
             # Each knows all services and begins at one of its own choice.

@@ -33,7 +33,7 @@ tiny = pytest.mark.parametrize("builder", [PureBuilder(8, 2), NumpyBuilder(8, 2)
 @every_builder
 def test_a_view_behaves_like_a_dictionary(builder: Builder) -> None:
     run_state_machine_as_test(
-        machine(builder), settings=settings(max_examples=40, stateful_step_count=20, deadline=None)
+        machine(builder), settings=settings(max_examples=20, stateful_step_count=20, deadline=None)
     )
 
 

@@ -27,7 +27,7 @@ FAST = {"settle_s": 0.4, "heartbeat_s": 0.1, "detect_s": 1.0, "strike_after_s": 
 class Replica(Process):
     """`revocation serve`."""
 
-    def __init__(self, name: str, folder: Path, **flags: Any) -> None:
+    def __init__(self, name: str, folder: Path, *, module: str = "revocation", **flags: Any) -> None:
         self.port, self.http_port = free_port(), free_port()
         self.id = name
         given = {
@@ -35,7 +35,7 @@ class Replica(Process):
             "replica_id": name, **FAST, **flags,
         }  # fmt: skip
         words = [word for field, value in given.items() for word in (f"--{field.replace('_', '-')}", str(value))]
-        super().__init__(name, ["-m", "revocation", "serve", *words], folder)
+        super().__init__(name, ["-m", module, "serve", *words], folder)
 
     @property
     def address(self) -> str:

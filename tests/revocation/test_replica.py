@@ -31,6 +31,12 @@ class Unreliable(MemoryStore):
         self._lose("confirm")
         return answer
 
+    async def settle(self, *arguments: Any) -> Closed | None:
+        if "settle" in self.lose_reply:
+            self.lose_reply.remove("settle")
+            raise RuntimeError("something that nobody thought of")
+        return await super().settle(*arguments)
+
     async def read_log(self, partition: int, after: int, count: int, block_ms: int) -> list[LogEntry]:
         if block_ms == 0:
             self._lose("remember")
@@ -43,12 +49,10 @@ class Unreliable(MemoryStore):
 
 
 @asynccontextmanager
-async def running(store: MemoryStore, member: str, applied: list[Applied] | None = None) -> AsyncIterator[Replica]:
-    options = ReplicaOptions(member, heartbeat_s=0.01, timing=Timing(settle_ms=0, detect_ms=1_000))
+async def running(store: MemoryStore, member: str, *, settle_ms: int = 0) -> AsyncIterator[Replica]:
+    options = ReplicaOptions(member, heartbeat_s=0.01, timing=Timing(settle_ms=settle_ms, detect_ms=1_000))
 
-    def on_applied(_: int, more: list[Applied]) -> None:
-        if applied is not None:
-            applied.extend(more)
+    def on_applied(_: int, more: list[Applied]) -> None: ...
 
     async def on_confirmed(_: int) -> None: ...
 
@@ -98,3 +102,12 @@ async def test_a_member_that_was_struck_off_and_whose_confirmation_goes_unanswer
             await asyncio.sleep(0.01)
         await asyncio.wait_for(Barrier(second, store, Durability()).prove(), 5)
         await commit(store, second, [6])
+
+
+async def test_a_fault_that_nobody_thought_of_does_not_end_the_replica() -> None:
+    """What it holds in memory may be the last copy (I2)."""
+    store = Unreliable()
+    store.lose_reply.add("settle")
+    async with running(store, "first", settle_ms=1) as first:
+        assert not store.lose_reply
+        await commit(store, first, [1])

@@ -149,6 +149,7 @@ class Cluster:
         self.lag_s = lag_s
         self.frozen = False
         self.on_loss: Callable[[], None] = lambda: None
+        self.on_settle: Callable[[], None] = lambda: None
         self._identities = 0
         self.cur.become(self.identity())
         for node in self.nodes:
@@ -267,7 +268,9 @@ class SimStore:
         self.off = False
         self.slow_replies = 0
         self.slow_reads = 0
-        """How many of its next replies, to scripts and to reads of the log, take their time."""
+        self.slow_commits = 0
+        """How many of its next replies, to scripts, to reads of the log and to commits, take their time."""
+        self.late_until = 0.0
         self.sticky = 0.5
         self._random = random
         self._delay_s = delay_s
@@ -308,13 +311,13 @@ class SimStore:
         if not self.reaches(node):
             await self._lost()
 
-    async def _return(self, node: Node, read: bool = False) -> None:
+    async def _return(self, node: Node, kind: str = "slow_replies") -> None:
         """The reply's way back. What was sent arrives, also from a node that has died since."""
-        slow = self.slow_reads if read else self.slow_replies
-        if slow:
-            self.slow_reads -= read
-            self.slow_replies -= not read
-            await asyncio.sleep(self._random.uniform(0.2, 2.0))
+        if slow := getattr(self, kind):
+            setattr(self, kind, slow - 1)
+            delay = self._random.uniform(0.2, 2.0)
+            self.late_until = max(self.late_until, node.loop.time() + delay)
+            await asyncio.sleep(delay)
             return
         await asyncio.sleep(self._delay())
         if self.off or self.side not in {EVERYWHERE, node.side}:
@@ -365,7 +368,7 @@ class SimStore:
         copies = 0
         if durability.replicas:
             copies = await self._wait(node, durability.replicas, durability.timeout_ms, wrote)
-        await self._return(node)
+        await self._return(node, "slow_commits")
         return replace(reply, copies=copies)
 
     retry_writes = True
@@ -413,7 +416,13 @@ class SimStore:
         return await self._run(lambda m: m.confirm(partition, log_id, member, incarnation, caller_ms, known))
 
     async def settle(self, partition: int, log_id: str, settle_ms: int) -> Closed | None:
-        return await self._run(lambda m: m.settle(partition, log_id, settle_ms))
+        node = self.node
+        closed = await self._call(lambda m: m.settle(partition, log_id, settle_ms))
+        if closed is None:
+            node.wrote()
+            self.cluster.on_settle()
+        await self._return(node)
+        return closed
 
     async def strike(
         self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int
@@ -447,7 +456,7 @@ class SimStore:
             if found or node.loop.time() >= end or not block_ms:
                 break
             await node.record(end)
-        await self._return(node, read=True)
+        await self._return(node, "slow_reads")
         return found
 
     async def agree_on_secret(self, commitments: dict[str, str]) -> None:

@@ -390,7 +390,9 @@ def _place_by_number(self: Any, position: Position) -> int | str:
 
 
 def _progress_unflushed(self: Any, subscriber: Any, nonce: int, store_ms: int) -> None:
-    subscriber.put(stream.progress(nonce, self.positions(), store_ms))
+    self.flush()
+    subscriber._queue.appendleft(stream.progress(nonce, self.positions(), store_ms))
+    subscriber.wake.set()
 
 
 async def _answer_latecomers(self: Any) -> None:
@@ -450,7 +452,7 @@ def _one(target: Any, name: str, value: Any) -> Callable[[], Sequence[Change]]:
 
 
 SPLIT = ("split", "split", "slow_reads", "slow_scripts", "late", "retarget", "off")
-FAILOVER = ("lose", "lose", "slow_reads", "slow_scripts", "crash")
+FAILOVER = ("lose", "lose", "slow_reads", "slow_commits", "slow_scripts")
 WIPE = ("wipe", "wipe_restart", "failover", "late", "slow")
 
 MUTANTS: dict[str, Mutant] = {
@@ -505,7 +507,7 @@ MUTANTS: dict[str, Mutant] = {
         "H6", "usable although members are missing", _one(Data, "note_usable", _note_usable_without_members), SPLIT
     ),
     "no_settle": Mutant(
-        "H7", "a wiped store is not given time", _open_settled, ("wipe_restart", "late", "off", "pause")
+        "H7", "a wiped store is not given time", _open_settled, ("wipe_late", "slow_scripts")
     ),
     "settled_if_known": Mutant(
         "H7",
@@ -523,7 +525,7 @@ MUTANTS: dict[str, Mutant] = {
         ("split", "off", "pause", "freeze", "failover"),
     ),
     "restart_as_the_same": Mutant(
-        "H8", "a new process is known already", _restart_as_the_same, ("split", "crash", "freeze")
+        "H8", "a new process is known already", _restart_as_the_same, ("split", "crash", "flap")
     ),
     "leave_first": Mutant(
         "H9",
@@ -551,13 +553,13 @@ MUTANTS: dict[str, Mutant] = {
         "H2",
         "goes back into a history that it has left",
         _one(Replica, "_is_past", _never),
-        ("split", "retarget", "retarget"),
+        ("flap", "flap", "slow_scripts"),
     ),
     "lost_confirmation": Mutant(
         "H2",
         "a history counts as left only if the confirmation was heard",
         _one(Replica, "_confirm", _confirm_and_forget),
-        ("split", "retarget", "off", "slow"),
+        ("flap", "flap", "off", "slow_scripts"),
     ),
     "heal_the_suspect": Mutant(
         "H1", "heals a history that is to be opened anew", _heal_before_suspect, ("skew_node", "failover", "split")

@@ -30,6 +30,9 @@ class Fact:
     """True time of the acknowledgement."""
     by: str
     lost: bool = False
+    """No copy is left: neither I1 nor I2 can be asked for."""
+    hidden: bool = False
+    """Nobody who could ask knows of the copies that are left: I1 cannot be asked for, I2 in the end can."""
 
     def __str__(self) -> str:
         return f"{self.kind.name.lower()} {self.fp:016x} (version {self.version}) acknowledged by {self.by} at {self.at:.3f}"
@@ -76,8 +79,10 @@ class Oracle:
         self.asked.add((kind, fp))
         return self.highest
 
-    def acknowledge(self, op: str, floor: int, fact: Fact) -> None:
-        """The service has said that it is done."""
+    def acknowledge(self, op: str, floor: int, fact: Fact, short: str = "") -> None:
+        """The service has said that it is done. `short`: what it lacks that the level promises."""
+        if short:
+            self.fail(f"level: {fact}, {short}")
         known = self.answers.setdefault(op, (fact.version, fact.fp))
         if known != (fact.version, fact.fp) and not self._was_lost(known[0]):
             self.fail(f"op id {op} was answered with version {known[0]}, then with {fact.version}")
@@ -101,6 +106,15 @@ class Oracle:
             fact.lost = True
             self.excused += 1
 
+    def hide(self, found: Iterable[View]) -> None:
+        """What none of these views holds is out of everybody's reach for a while."""
+        pending = [fact for fact in self.facts if not fact.lost and not fact.hidden]
+        for view in (*found, self.stored()) if pending else ():
+            pending = [fact for fact in pending if not holds(view, fact)]
+        for fact in pending:
+            fact.hidden = True
+            self.excused += 1
+
     def complete(self, who: str, view: View, witness: Witness, as_of: float) -> None:
         """Somebody says that this view is complete as of `as_of`."""
         self.checked += 1
@@ -108,7 +122,7 @@ class Oracle:
             fact = self.facts[witness.seen]
             if fact.at >= as_of:
                 break
-            if not fact.lost and not holds(view, fact):
+            if not fact.lost and not fact.hidden and not holds(view, fact):
                 self.fail(f"I1: {who} is complete as of {as_of:.3f} and lacks {fact}")
             witness.seen += 1
 

@@ -98,6 +98,13 @@ class Service:
         return self.process.alive
 
     @property
+    def hindered(self) -> bool:
+        """Whether it cannot do what it would, or not in time."""
+        store = self.store
+        slow = store.slow_replies or store.late_until > self.process.loop.time()
+        return self.process.paused or bool(slow) or not store.reaches(store.cluster.cur)
+
+    @property
     def view(self) -> View:
         return self.replica.partition.realm(REALM).view
 

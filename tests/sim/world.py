@@ -17,9 +17,9 @@ from revocation.model import Operation, Receipt, Target
 from revocation.replica import ReplicaOptions
 from revocation_sdk._lattice import Group, Kind, join_groups
 from revocation_sdk._view import View
-from tests.sim.cluster import EPOCH_MS, Cluster, SimStore
+from tests.sim.cluster import EPOCH_MS, Cluster, Node, SimStore
 from tests.sim.loop import Livelock, Process, VirtualLoop
-from tests.sim.oracle import Fact, Oracle
+from tests.sim.oracle import Fact, Oracle, holds
 from tests.sim.processes import KEY, REALM, Client, Service
 from tests.sim.schedule import Action, Schedule
 
@@ -49,6 +49,7 @@ class World:
         self.loop = VirtualLoop()
         self.cluster = Cluster(self.loop, schedule.nodes, self.random, schedule.lag_s)
         self.cluster.on_loss = self._copies_vanished
+        self.cluster.on_settle = self._settled
         self.wiped = False
         self.oracle = Oracle(self.loop.time, self._memories, self._stored)
         self.services: dict[str, Service] = {}
@@ -65,15 +66,27 @@ class World:
         return (service.view for service in self.services.values() if service.alive)
 
     def _stored(self) -> View:
-        view = View()
-        for (_, name), segment in self.cluster.cur.memory.data[0].segments.items():
-            kind, tag, _ = name.split("-")
-            view.merge(join_groups([Group(int(kind), int(tag), bytes(segment.rows))]))
-        return view
+        return view_of(self.cluster.cur)
 
     def _copies_vanished(self) -> None:
         self.oracle.excuses = self.schedule.copies == 0 or self.wiped
         self.oracle.copies_vanished()
+        self._knowledge_vanished()
+
+    def _knowledge_vanished(self) -> None:
+        """A member whom neither the primary nor another member knows cannot be waited for (see docs/guarantees.md)."""
+        living = [service for service in self.services.values() if service.alive]
+        listed = set(self.cluster.cur.memory.data[0].at.members)
+        known = [s for s in living if s.name in listed or any(s.name in o.replica._known for o in living if o is not s)]
+        if len(known) < len(living):
+            self.oracle.hide([service.view for service in known])
+
+    def _settled(self) -> None:
+        """H7 assumes that whoever is up and holds something has confirmed by now; the model does, too."""
+        listed = set(self.cluster.cur.memory.data[0].at.members)
+        living = [service for service in self.services.values() if service.alive]
+        if any(s.name not in listed and s.hindered for s in living):
+            self.oracle.hide([s.view for s in living if s.name in listed or not s.hindered])
 
     # -- the run ------------------------------------------------------------------------------------------------
 
@@ -183,11 +196,20 @@ class World:
                 continue
             version = receipt.cutoff.version if receipt.cutoff else 0
             fact = Fact(target.kind, KEY.tag, fp, version, self.loop.time(), service.name)
-            self.oracle.acknowledge(op_id.hex[-8:], floor, fact)
+            self.oracle.acknowledge(op_id.hex[-8:], floor, fact, self._short(service, fact))
             if not more:
                 return
             more -= 1
             await asyncio.sleep(self.random.uniform(0.0, 2.0))
+
+    def _short(self, service: Service, fact: Fact) -> str:
+        """Where an acknowledged fact is missing although the level says that it is there."""
+        if service.alive and not holds(service.view, fact):
+            return "which does not hold it itself"
+        copies = sum(holds(view_of(node), fact) for node in self.cluster.nodes)
+        if self.schedule.copies and not self.wiped and copies <= self.schedule.copies:
+            return f"with {copies} copies"
+        return ""
 
     async def _call(self, service: Service, operation: Operation, target: Target) -> Receipt | None:
         """One call over the network: asked in the process of the service, and the answer may be lost."""
@@ -273,6 +295,27 @@ class World:
         self._later(min(value, 0.5), lambda: self.cluster.promote(best=self.schedule.copies > 0))
         self._later(value + 1.0, self._whole)
 
+    def _flap(self, which: int, value: float) -> None:
+        """A split in which everybody reaches both sides, and is led to either again and again."""
+        if len(self.cluster.nodes) == 1 or any(node.side for node in self.cluster.nodes) or not self.cluster.cur.up:
+            return
+        self.cluster.split([])
+        self._later(0.1, lambda: self.cluster.promote(best=self.schedule.copies > 0))
+        sides = Random(which * 1000 + value)
+        for service in self.services.values():
+            for _ in range(3):
+                self._later(sides.uniform(0.1, value + 0.5), service.store.retarget)
+        self._later(value + 0.6, self._whole)
+
+    def _wipe_late(self, which: int, value: float) -> None:
+        """A store that was emptied, and somebody new who finds it first."""
+        self._wipe_restart(which, value)
+        for service in self.services.values():
+            service.store.slow_replies += which % 2
+        self._late(0, 0.0)
+        if value > 0.8:
+            self._later(0.3, lambda: self._restart(0, 0.1))
+
     def _whole(self) -> None:
         for service in self.services.values():
             service.store.side = 2
@@ -352,6 +395,9 @@ class World:
 
     def _slow_scripts(self, which: int, value: float) -> None:
         self._service(which).store.slow_replies += 1 + round(value)
+
+    def _slow_commits(self, which: int, value: float) -> None:
+        self._service(which).store.slow_commits += 1 + round(value)
 
     def _slow_reads(self, which: int, value: float) -> None:
         self._service(which).store.slow_reads += 1 + round(value)
@@ -444,7 +490,8 @@ class World:
         self._whole()
         for name, service in list(self.services.items()):
             service.process.resume()
-            service.store.off, service.store.slow_replies, service.store.slow_reads = False, 0, 0
+            service.store.off = False
+            service.store.slow_replies = service.store.slow_reads = service.store.slow_commits = 0
             self._again(name)
         for client in self.clients:
             client.process.resume()
@@ -490,6 +537,15 @@ class World:
         for client in self.clients:
             oracle.survived(client.name, client.follower.view, began)
             oracle.exact(client.name, client.follower.view)
+
+
+def view_of(node: Node) -> View:
+    """What a node holds."""
+    view = View()
+    for (_, name), segment in node.memory.data[0].segments.items():
+        kind, tag, _ = name.split("-")
+        view.merge(join_groups([Group(int(kind), int(tag), bytes(segment.rows))]))
+    return view
 
 
 def run(schedule: Schedule) -> Outcome:
