@@ -36,13 +36,11 @@ class FanOut:
         self._queues: set[asyncio.Queue[bytes]] = set()
 
     async def read(self) -> None:
-        last = "$"
+        last: bytes | str = "$"
         while True:
-            reply = await self._redis.xread({STREAM: last}, 512, 1_000)
-            records = (
-                next(iter(reply.values()))[0] if isinstance(reply, dict) and reply else reply[0][1] if reply else []
-            )
-            for last, fields in records:
+            reply: Any = await self._redis.xread({STREAM: last}, 512, 1_000)
+            for record, fields in _records(reply):
+                last = record
                 for queue in self._queues:
                     queue.put_nowait(fields[b"b"])
 
@@ -55,6 +53,13 @@ class FanOut:
                 await context.write(await queue.get())
         finally:
             self._queues.discard(queue)
+
+
+def _records(reply: Any) -> Any:
+    """RESP2 answers pairs of (stream, records), RESP3 a mapping to lists of them."""
+    if not reply:
+        return ()
+    return next(iter(reply.values()))[0] if isinstance(reply, dict) else reply[0][1]
 
 
 async def pong(requests: AsyncIterator[bytes], context: Any) -> None:

@@ -57,7 +57,7 @@ class Streams:
 
     async def _one(self) -> None:
         channel = await self._stack.enter_async_context(grpc.aio.insecure_channel(self._address, options=_OPTIONS))
-        call = channel.stream_stream(f"/{SERVICE}/Watch")()
+        call: Any = channel.stream_stream(f"/{SERVICE}/Watch")()
         await call.write(HELLO)
         await call.read()
         self.calls.append(call)

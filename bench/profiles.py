@@ -66,7 +66,8 @@ def measure(lab: Lab, seconds: float) -> dict[str, list[tuple[str, float]]]:
 def _verify(lab: Lab, seconds: float) -> list[tuple[str, float]]:
     command = [sys.executable, "-c", _VERIFY, str(seconds + 2)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
         return _record(process.pid, seconds, lab.folder, lambda: None)
 
 

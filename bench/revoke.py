@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import grpc
 import uvloop
@@ -48,12 +49,13 @@ def batch(size: int) -> pb.BatchRevokeTokensRequest:
     return pb.BatchRevokeTokensRequest(realm="default", op_id=make_op_id(now), items=items)
 
 
-Call = Callable[[RevocationServiceStub], Awaitable[object]]
+Stub: TypeAlias = Any  # of grpc.aio; the generated types say this less than clearly
+Call = Callable[[Stub], Awaitable[object]]
 
 
 async def _load(address: str, call: Call, flying: int, seconds: float) -> tuple[int, float, list[float]]:
     async with grpc.aio.insecure_channel(address) as channel:
-        stub = RevocationServiceStub(channel)
+        stub: Stub = RevocationServiceStub(channel)
         await call(stub)
         took: list[float] = []
         begun = time.perf_counter()
@@ -77,7 +79,7 @@ def drive(address: str, pid: int, call: Call, flying: int, seconds: float) -> Lo
     return Load(count / took, used / count * 1e6, each[count // 2] * 1e3, each[int(count * 0.99)] * 1e3)
 
 
-async def single(stub: RevocationServiceStub) -> object:
+async def single(stub: Stub) -> object:
     return await stub.Revoke(revocation(), timeout=20)
 
 
@@ -85,7 +87,7 @@ def batches(size: int, count: int = 4) -> Call:
     # Made beforehand: what the client spends on it is not the service's. Each is sent once.
     ready = [batch(size) for _ in range(count)]
 
-    async def call(stub: RevocationServiceStub) -> object:
+    async def call(stub: Stub) -> object:
         request = ready.pop() if ready else batch(size)
         return await stub.BatchRevokeTokens(request, timeout=20)
 

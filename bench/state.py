@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from bench.lab import Lab
 from bench.measure import cpu_seconds
 from bench.revoke import Load, batches, drive, single
 from revocation_api.v1 import revocation_pb2 as pb
+from revocation_api.v1.revocation_pb2_grpc import RevocationServiceStub
 from revocation_sdk import RevocationClient
 from tests.e2e.installation import Replica
 from tests.servers import Server
@@ -77,16 +79,12 @@ def _fill(found: State, store: Server, service: Replica, entries: int) -> None:
 
 def _all(service: Replica, count: int) -> Load:
     """So many batches, three in flight."""
-    import asyncio
-
-    from revocation_api.v1.revocation_pb2_grpc import RevocationServiceStub
-
     call = batches(BATCH, count)
 
     async def run() -> float:
         left = iter(range(count))
         async with grpc.aio.insecure_channel(service.address) as channel:
-            stub = RevocationServiceStub(channel)
+            stub: Any = RevocationServiceStub(channel)
             await stub.GetStatus(pb.GetStatusRequest(realm="default"))
             begun = time.perf_counter()
 

@@ -122,9 +122,10 @@ async def _put_back_rest(index: int, store: Store, registry: Registry, realm: st
 
 
 async def _put_back_ops(index: int, store: Store, registry: Registry, partition: Partition) -> int:
-    """The recent op records, so that a retry across the loss still finds its answer."""
+    """The recent op records, each once, so that a retry across the loss still finds its answer."""
+    recent = {op: entry.realm for entry in partition.recent() for op in entry.ops.split()}
     count = 0
-    for realm, _, ops in _batches((entry.realm, b"", entry.ops) for entry in partition.recent() if entry.ops):
+    for realm, _, ops in _batches((realm, b"", op) for op, realm in recent.items()):
         await _propose(index, store, registry, realm, b"", ops)
         count += 1
     return count

@@ -223,12 +223,12 @@ def _seed(operation: Operation) -> bytes:
 def _threshold(settings: SessionSettings) -> int:
     """From how many entries on it matters which of them live."""
     limits = (settings.max_sessions_per_subject, settings.max_sessions_per_subject_and_client)
-    return min((limit for limit in limits if limit), default=2 * MOST_SESSIONS)
+    return min((limit for limit in limits if limit), default=MOST_SESSIONS)
 
 
 def _limits(place: Place, settings: SessionSettings, client_id: str, forget: bytes) -> Limits:
     return Limits(
-        of_subject=min(settings.max_sessions_per_subject or MOST_SESSIONS, MOST_SESSIONS),
+        of_subject=settings.max_sessions_per_subject or MOST_SESSIONS,
         of_client=settings.max_sessions_per_subject_and_client,
         evict=settings.evict_oldest,
         clients=place.keys.clients(client_id),

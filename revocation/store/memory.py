@@ -281,7 +281,9 @@ class MemoryStore(MemorySessions):
         for kind, key_tag, name, due, part in split_all(rows):
             data.keep(realm, name, due, part, now)
             body += join_groups([Group(kind, key_tag, part)])
-        self._append(partition, realm, body, ops, now)
+        lacking = " ".join(op for op in ops.split() if op.partition(":")[0] not in data.ops)
+        if body or lacking:
+            self._append(partition, realm, body, lacking, now)
         data.at = replace(data.at, clock=max(data.at.clock, clock))
         return None
 

@@ -12,16 +12,18 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import compress
-from typing import Any, Protocol
+from typing import Any, Protocol, Union
 
 from revocation_sdk._lattice import CUTOFF, DENIAL, NEVER, Cutoff
 
-Columns = Sequence["array[int]"]
+Column = Union["array[int]", "memoryview[int]"]
+Columns = Sequence[Column]
 """Fingerprints, expires_at and, of cutoffs, version and at_ms; parallel, one number an entry."""
 
 CODES = "QIQQ"
 CHUNK_BYTES = 128 * 1024
 _cutoff = tuple.__new__  # what Cutoff() does, three times as fast
+_HEADER = sys.getsizeof(array("Q"))
 _RUN = 8  # entries to a slot of the directory, on average: this at most, and half of it at least
 
 
@@ -33,7 +35,7 @@ class Packed:
 
     __slots__ = ("_directory", "_expires", "_fps", "_mask", "_others", "_shift", "columns", "earliest")
 
-    def __init__(self, columns: Columns, bits: int, directory: array[int], earliest: int) -> None:
+    def __init__(self, columns: Columns, bits: int, directory: Column, earliest: int) -> None:
         width = directory_width(len(columns[0]), bits)
         self._shift, self._mask = 64 - bits - width, (1 << width) - 1
         self._directory = directory
@@ -58,7 +60,8 @@ class Packed:
         return len(self._fps)
 
     def __sizeof__(self) -> int:
-        return object.__sizeof__(self) + sum(map(sys.getsizeof, (*self.columns, self._directory)))
+        columns = (*self.columns, self._directory)
+        return object.__sizeof__(self) + sum(_HEADER + len(column) * column.itemsize for column in columns)
 
 
 def directory_width(length: int, bits: int) -> int:
@@ -119,7 +122,7 @@ class PureBuilder:
 
     def join(self, base: Packed, new: list[array[int]], bits: int) -> Packed:
         """See Builder."""
-        fps, *values = columns = [column[:] for column in base.columns]
+        fps, *values = columns = _copies(base.columns)
         for fp, *entry in zip(*new, strict=True):
             index = bisect_left(fps, fp)
             if index < len(fps) and fps[index] == fp:
@@ -133,12 +136,13 @@ class PureBuilder:
     def live(self, base: Packed, now: int, bits: int) -> Packed:
         """See Builder."""
         keep = [expires_at > now for expires_at in base.columns[1]]
-        return _packed([array(column.typecode, compress(column, keep)) for column in base.columns], bits)
+        return _packed([array(column.typecode, compress(column, keep)) for column in _copies(base.columns)], bits)
 
     def halves(self, base: Packed, middle: int, bits: int) -> tuple[Packed, Packed]:
         """See Builder."""
         cut = bisect_left(base.columns[0], middle)
-        low, high = ([column[part] for column in base.columns] for part in (slice(cut), slice(cut, None)))
+        columns = _copies(base.columns)
+        low, high = ([column[part] for column in columns] for part in (slice(cut), slice(cut, None)))
         return _packed(low, bits), _packed(high, bits)
 
     def sieve(self, base: Packed, bits: int) -> bytearray:
@@ -156,8 +160,13 @@ class PureBuilder:
             yield b"".join(map(row.pack, *(column[start : start + step] for column in base.columns)))
 
 
+def _copies(columns: Columns) -> list[array[int]]:
+    """Arrays without room to grow, which would be wasted on what is published."""
+    return [array(code, column) for code, column in zip(CODES, columns, strict=False)]
+
+
 def _packed(columns: Columns, bits: int) -> Packed:
-    fps, *_ = columns = [column[:] for column in columns]  # a copy has no room to grow, which would be wasted
+    fps, *_ = columns = _copies(columns)
     width = directory_width(len(fps), bits)
     step = 1 << (64 - bits - width)
     first = fps[0] & -(step << width) if fps else 0

@@ -1,14 +1,14 @@
 """Packed tables built by numpy, which takes its long steps in C and without the interpreter's lock.
 
 Segments are large: each step lets a busy reader keep the lock for a whole switch interval, so few steps are best.
-What is published are arrays all the same: Python indexes these several times faster than numpy's.
+What is published are memoryviews: Python indexes these several times faster than numpy's arrays.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from revocation_sdk._packed import CHUNK_BYTES, CODES, Packed, directory_width
 
 Numbers = npt.NDArray[np.unsignedinteger[Any]]
 
+_LARGE = 1 << 16
 _FIELDS = list(zip(("fp", "expires_at", "version", "at_ms"), CODES, strict=True))
 _ROW = [(name, np.dtype(code).newbyteorder("<")) for name, code in _FIELDS]
 _DENIAL, _CUTOFF = np.dtype(_ROW[:2]), np.dtype(_ROW)
@@ -29,7 +30,7 @@ class NumpyBuilder:
 
     bulk = 128
 
-    def __init__(self, capacity: int = 1 << 17, delta: int = 2048) -> None:
+    def __init__(self, capacity: int = 1 << 16, delta: int = 1024) -> None:
         self.capacity, self.delta = capacity, delta
 
     def split(self, parts: list[bytes], cutoffs: bool, bits: int) -> Iterable[tuple[int, list[Numbers]]]:
@@ -88,14 +89,17 @@ def _sorted(parts: list[bytes], cutoffs: bool) -> list[Numbers]:
 
 
 def _numbers(base: Packed) -> list[Numbers]:
-    return [np.frombuffer(column, column.typecode) for column in base.columns]
+    return [np.frombuffer(column, code) for column, code in zip(base.columns, CODES, strict=False)]
 
 
-def _array(numbers: Numbers, code: str) -> array[int]:
-    """A copy. Made empty and then filled by numpy, which lets readers go on meanwhile."""
-    copy = array(code, [0]) * len(numbers)
-    np.frombuffer(copy, code)[:] = numbers
-    return copy
+def _column(numbers: Numbers, code: str) -> memoryview[int]:
+    """A copy, in pages of its own if it is large: in the heap, columns that come and go leave holes as large again."""
+    column = numbers.astype(code)
+    if column.nbytes >= _LARGE:
+        pages = mmap(-1, column.nbytes, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+        column = np.frombuffer(pages, code)
+        column[:] = numbers  # by numpy, which lets readers go on meanwhile
+    return column.data
 
 
 def _starts(first: int, bits: int, width: int) -> Numbers:
@@ -109,5 +113,5 @@ def _packed(columns: list[Numbers], bits: int) -> Packed:
     width = directory_width(len(fps), bits)
     first = int(fps[0]) & -(1 << (64 - bits)) if len(fps) else 0
     directory = np.concatenate(([0], np.searchsorted(fps, _starts(first, bits, width)), [len(fps)]))
-    arrays = [_array(column, code) for column, code in zip(columns, CODES, strict=False)]
-    return Packed(arrays, bits, _array(directory, "I"), int(expires.min(initial=NEVER)))
+    published = [_column(column, code) for column, code in zip(columns, CODES, strict=False)]
+    return Packed(published, bits, _column(directory, "I"), int(expires.min(initial=NEVER)))

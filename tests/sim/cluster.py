@@ -74,6 +74,8 @@ class Node:
             _wake(self._reading)
 
     def wrote(self) -> None:
+        if not self.memory.primary:
+            return
         self.offset += 1
         self.note()
         self.on_write(self)

@@ -614,6 +614,21 @@ async def test_proposing_does_not_overwrite_what_an_operation_answered(world: Wo
     assert (again.state, again.version, again.at_ms) == (OpState.AGAIN, first.version, first.at_ms)
 
 
+async def test_what_several_replicas_put_back_of_operations_is_logged_once(world: World) -> None:
+    """Each puts back what it read of all of them: else the log grows by a factor with every healing."""
+    actor = await alone(world)
+    await actor.commit(operation(1, subjects(7)), operation(2, subjects(8)))
+    (entry,) = await world.store.read_log(0, 0, 100, 0)
+    one, other = entry.ops.split()
+    await lost_and_opened(world, actor)
+    for ops in (one, entry.ops, entry.ops):
+        assert await actor.propose(ops=ops) is None
+    assert await actor.propose(entry.rows, entry.ops) is None
+    logged = await world.store.read_log(0, 0, 100, 0)
+    assert [record.ops for record in logged] == [one, other, ""]
+    check_chains(logged, OTHER_LOG)
+
+
 # -- reading: segments and the log ------------------------------------------------------------------------------------
 
 

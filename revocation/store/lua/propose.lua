@@ -1,4 +1,6 @@
 -- Puts back what a replica holds and the store lacks (H3). Idempotent as far as views go: the maximum wins.
+-- Op records that are there already are left out of the log, or it would grow by a factor with every healing, since
+-- each replica puts back what it read of all of them.
 --
 -- ARGV  log, version clock, op retention ms, realm, ops (as in a log record), number of groups, then for each:
 --         kind, tag, segment, due, rows
@@ -14,10 +16,17 @@ for _ = 1, tonumber(ARGV[6]) do
   keep(realm, segment, due, rows)
   at = at + 5
 end
-local seq, realm_seq, digest = append(m, realm, table.concat(body), ops)
-for key, request, version, expires, at_ms in string.gmatch(ops, '(%x+):(%x+):(%d+):(%d+):(%d+)') do
-  redis.call('SET', prefix .. 'op:' .. key,
-    table.concat({request, version, at_ms, expires, seq, realm_seq, digest}, ' '), 'PX', ARGV[3], 'NX')
+local lacking = {}
+for op, key in string.gmatch(ops, '((%x+):%S+)') do
+  if redis.call('EXISTS', prefix .. 'op:' .. key) == 0 then lacking[#lacking + 1] = op end
+end
+if #body > 0 or #lacking > 0 then
+  ops = table.concat(lacking, ' ')
+  local seq, realm_seq, digest = append(m, realm, table.concat(body), ops)
+  for key, request, version, expires, at_ms in string.gmatch(ops, '(%x+):(%x+):(%d+):(%d+):(%d+)') do
+    redis.call('SET', prefix .. 'op:' .. key,
+      table.concat({request, version, at_ms, expires, seq, realm_seq, digest}, ' '), 'PX', ARGV[3], 'NX')
+  end
 end
 if tonumber(ARGV[2]) > tonumber(m.clock or '0') then redis.call('HSET', META, 'clock', ARGV[2]) end
 return {'ok'}
