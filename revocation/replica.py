@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -30,7 +30,6 @@ READ_BLOCK_MS = 1_000
 _RETRY_S = 0.1
 _CHECKPOINT_MS = 1_000
 _CATCH_UP_S = 1.0
-_HISTORIES = 256
 
 
 class NotReady(Exception):
@@ -89,8 +88,8 @@ class Replica:
         self._reload = False
         self._forked = False
         self._held = 0
-        self._entered = ""
-        self._left: deque[str] = deque(maxlen=_HISTORIES)
+        self._latest = (0, "")
+        """Epoch and id of the latest history that this replica has confirmed, or has tried to."""
         self._following = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._kick = asyncio.Event()
@@ -203,7 +202,7 @@ class Replica:
     async def _act(self, registry: Registry) -> float:
         if registry.closed in {None, Closed.HEAL} and self._is_past(registry):
             log.warning("old_history", partition=self.index, hint="the store shows a past that this replica has left")
-            return await self._open(registry, left=True)
+            return await self._open(registry, self._latest[0] + 1)
         match next_step(registry, self._options.timing):
             case Step.OPEN:
                 return await self._open(registry)
@@ -271,22 +270,23 @@ class Replica:
     # -- histories ----------------------------------------------------------------------------------------------
 
     def _is_past(self, registry: Registry) -> bool:
-        """Whether the store shows a past: a history that this replica has left, or a log that it has read beyond.
+        """Whether the store shows a past: a history before the latest one, or a log that it has read beyond.
 
-        The first is an old primary that nobody told (each history but the last is left for good, or two of them would
-        be usable at once); the second a server that was rolled back without a restart.
+        The first is an old primary that nobody told. Who went back to it would leave its confirmation behind in the
+        later one, and two histories could be usable at once, each with half of the members. The second is a server
+        that was rolled back without a restart.
         """
-        if registry.log_id in self._left:
+        if (registry.epoch, registry.log_id) < self._latest:
             return True
         same = registry.closed is None and registry.log_id == self.partition.log_id
         return same and (self._forked or registry.seq < self._held)
 
-    async def _open(self, registry: Registry, left: bool = False) -> float:
+    async def _open(self, registry: Registry, epoch: int = 0) -> float:
         self._begin_healing("healing")
         settle_ms = self._options.timing.settle_ms
         log_id = secrets.token_hex(16)
-        known = sorted(self._known)
-        closed = await self._store.open_history(self.index, registry.log_id, log_id, settle_ms, known, left)
+        known, epoch = sorted(self._known), max(epoch, self._latest[0])
+        closed = await self._store.open_history(self.index, registry.log_id, log_id, settle_ms, known, epoch)
         if closed is None:
             log.info("history_opened", partition=self.index, base=registry.seq)
         return 0.0 if closed in (None, Closed.LATE) else _RETRY_S
@@ -296,7 +296,10 @@ class Replica:
         self._begin_healing("healing" if self.partition.log_id else "loading")
         await self._stop_reading()
         try:
-            plan = await healing.prepare(self.index, self._store, self.partition, registry, self._reload, self._deliver)
+            async with self._heartbeats():
+                plan = await healing.prepare(
+                    self.index, self._store, self.partition, registry, self._reload, self._deliver
+                )
             incarnation = await self._confirm(registry)
         except healing.Moved:
             return 0.0
@@ -319,13 +322,30 @@ class Replica:
         log.info("history_confirmed", partition=self.index, proposed=plan.proposed, learned=plan.learned)
         return 0.0
 
+    @contextlib.asynccontextmanager
+    async def _heartbeats(self) -> AsyncIterator[None]:
+        """Shows that this member lives while it does something long, or it would be struck off by force (H11)."""
+
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(self._options.heartbeat_s)
+                with contextlib.suppress(StoreUnavailable):
+                    await self._store.beat(
+                        self.index, self._who(), self._options.member, self.clock.wall_ms(), self._read_version, 0
+                    )
+
+        task = asyncio.create_task(beat(), name=f"heartbeat-{self.index}")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
     async def _confirm(self, registry: Registry) -> int | Closed:
         # Where the registry is the one of our own history it knows better than we do: who is not listed, left.
         known = [] if registry.log_id == self.partition.log_id else sorted(self._known)
-        if self._entered not in {"", registry.log_id}:
-            # Left from now on, also if the answer gets lost: the others may take us to have confirmed.
-            self._left.append(self._entered)
-        self._entered = registry.log_id
+        # From now on there is no way back, also if the answer gets lost: the others may take us to have confirmed.
+        self._latest = registry.epoch, registry.log_id
         return await self._store.confirm(
             self.index, registry.log_id, self._options.member, self._incarnation, self.clock.wall_ms(), known
         )

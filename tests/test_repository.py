@@ -77,9 +77,12 @@ def test_protobuf_stays_in_the_wire_modules() -> None:
 
 
 def test_no_file_is_long() -> None:
-    """A file is read in one go."""
+    """A file is read in one go. A suite that is one list of cases may be longer: it is read a case at a time."""
     code = tracked(".py", ".lua", ".proto", ".sh")
-    assert names([path for path in code if path.read_text().count("\n") > 500]) == []
+    long = [
+        path for path in code if path.read_text().count("\n") > (900 if path.is_relative_to(ROOT / "tests") else 500)
+    ]
+    assert names(long) == []
 
 
 def test_no_file_is_large() -> None:

@@ -159,7 +159,7 @@ class Registry:
     """The history and its members, as one script saw them. `closed` is None when the asker is in good standing.
 
     `replicas` is how many store replicas are connected, `nodes` how many have been: by that a cut-off primary knows
-    that it is one.
+    that it is one. Histories are ordered by `epoch`, then by `log_id`: nobody goes back to an earlier one.
     """
 
     closed: Closed | None
@@ -178,6 +178,7 @@ class Registry:
     usable: bool = False
     replicas: int = 0
     nodes: int = 0
+    epoch: int = 0
     members: dict[str, Member] = field(default_factory=dict)
 
 
@@ -240,11 +241,12 @@ class Store(Protocol):
         """
 
     async def open_history(
-        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], left: bool = False
+        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], epoch: int = 0
     ) -> Closed | None:
         """Opens a history if `seen` is still the last one; None if it did (H2).
 
-        Only if it needs to be opened: it belongs to another process, it is suspect, or the caller has `left` it.
+        Only if it needs to be opened: it belongs to another process, it is suspect, or its epoch is below the caller's.
+        The new one's epoch is above both.
         """
 
     async def confirm(

@@ -169,7 +169,7 @@ class MemoryStore(MemorySessions):
         if who and state is None:
             state = data.standing(who)
             state = None if state is Closed.WAIT else state
-        if record and who and record.incarnation == who.incarnation and abs(now - caller_ms) <= self._skew_ms:
+        if record and who and record.incarnation <= who.incarnation and abs(now - caller_ms) <= self._skew_ms:
             data.at.members[member] = record = replace(record, beat_ms=now, read=record.read if state else read)
             if state is None:
                 data.own_ms[member] = caller_ms
@@ -184,13 +184,13 @@ class MemoryStore(MemorySessions):
         return replace(data.at, closed=state, now_ms=now, replicas=self.replicas, members=members)
 
     async def open_history(
-        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], left: bool = False
+        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], epoch: int = 0
     ) -> Closed | None:
         """See lua/open.lua."""
         data, now = self._enter(partition)
         if not self.primary:
             return Closed.DEMOTED
-        if data.at.log_id != seen or (data.owner == self.identity and not data.suspect and not left):
+        if data.at.log_id != seen or (data.owner == self.identity and not data.suspect and epoch <= data.at.epoch):
             return Closed.LATE
         if data.went_back(now):
             return Closed.CLOCK
@@ -202,6 +202,7 @@ class MemoryStore(MemorySessions):
             previous=data.at.log_id,
             base=data.at.seq,
             base_digest=data.at.digest,
+            epoch=max(data.at.epoch, epoch) + 1,
             digest=opening_digest(data.at.digest, log_id),
             full=data.suspect,
             usable=False,

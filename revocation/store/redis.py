@@ -183,11 +183,9 @@ class RedisStore(RedisSessions):
         return _registry(reply)
 
     async def open_history(
-        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], left: bool = False
+        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], epoch: int = 0
     ) -> Closed | None:
-        reply = await self._run(
-            "open", partition, seen, log_id, FORMAT, self.partitions, settle_ms, int(left), *members
-        )
+        reply = await self._run("open", partition, seen, log_id, FORMAT, self.partitions, settle_ms, epoch, *members)
         if reply[0] == b"format":
             raise StoreRefused(
                 f"the store is laid out as format {reply[1].decode()} with {reply[2].decode()} partitions; this "
@@ -429,6 +427,7 @@ def _registry(reply: list[Any]) -> Registry:
         usable=meta.get("usable") == "1",
         replicas=int(meta.get("replicas", 0)),
         nodes=int(meta.get("nodes", 0)),
+        epoch=int(meta.get("epoch", 0)),
         members=members,
     )
 

@@ -1,3 +1,5 @@
+"""Rows, groups and fingerprints."""
+
 from __future__ import annotations
 
 import hashlib

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable
 
 import pytest
@@ -37,8 +36,8 @@ def build(builder: Builder, cutoffs: bool, *parts: Iterable[Entry]) -> Packed:
     return base
 
 
-def columns(packed: Packed) -> list[array[int]]:
-    return list(packed.columns)
+def columns(packed: Packed) -> list[list[int]]:
+    return [list(column) for column in packed.columns]
 
 
 @both

@@ -1,3 +1,5 @@
+"""Positions, their text, and the digest chain."""
+
 from __future__ import annotations
 
 import base64

@@ -6,7 +6,7 @@ import pytest
 
 from tests.chaos.proxy import Proxy
 from tests.e2e.installation import Installation
-from tests.e2e.load import Load, assert_done_once, assert_kept
+from tests.e2e.load import Load, assert_done_once, assert_kept, assert_logged_once
 from tests.e2e.processes import until
 from tests.e2e.rpc import a_revocation, call, stub
 from tests.servers import Server
@@ -88,6 +88,7 @@ def test_flushall_is_healed_from_the_memory_of_the_replicas(installation: Instal
         load.until_more(30)
     assert installation.snapshots() == before, "a connected client had to take a snapshot"
     finish(installation, load, client)
+    assert_logged_once(load, store.url)
 
 
 def test_a_store_that_comes_back_empty_is_healed_from_the_memory_of_the_replicas(installation: Installation) -> None:

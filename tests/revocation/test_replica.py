@@ -49,15 +49,18 @@ class Unreliable(MemoryStore):
 
 
 @asynccontextmanager
-async def running(store: MemoryStore, member: str, *, settle_ms: int = 0) -> AsyncIterator[Replica]:
-    options = ReplicaOptions(member, heartbeat_s=0.01, timing=Timing(settle_ms=settle_ms, detect_ms=1_000))
+async def running(
+    store: MemoryStore, member: str, *, settle_ms: int = 0, strike_after_ms: int = 30_000
+) -> AsyncIterator[Replica]:
+    timing = Timing(settle_ms=settle_ms, detect_ms=min(1_000, strike_after_ms), strike_after_ms=strike_after_ms)
+    options = ReplicaOptions(member, heartbeat_s=0.01, timing=timing)
 
     def on_applied(_: int, more: list[Applied]) -> None: ...
 
     async def on_confirmed(_: int) -> None: ...
 
     replica = Replica(0, store, options, on_applied, on_confirmed)
-    task = asyncio.create_task(replica.run())
+    task = asyncio.create_task(replica.run(), name=member)
     try:
         await replica.usable(5)
         yield replica
@@ -111,3 +114,38 @@ async def test_a_fault_that_nobody_thought_of_does_not_end_the_replica() -> None
     async with running(store, "first", settle_ms=1) as first:
         assert not store.lose_reply
         await commit(store, first, [1])
+
+
+async def test_a_member_whose_healing_takes_long_is_not_taken_for_dead() -> None:
+    """Else it would be struck off by force, and what only its memory holds would be missing meanwhile (I1, H11)."""
+    store = Slow()
+    async with running(store, "first", strike_after_ms=300) as first:
+        async with running(store, "second", strike_after_ms=300) as second:
+            await commit(store, second, range(3))
+            store.slow = "second"
+            store.wipe("another")
+            store.proposing = asyncio.Event()
+            await asyncio.wait_for(store.proposing.wait(), 5)
+            await asyncio.sleep(1.0)
+            assert "second" in store.data[0].at.members
+            assert first.state != "usable"
+            store.slow = ""
+            await asyncio.wait_for(first.usable(5), 6)
+            await asyncio.wait_for(second.usable(5), 6)
+
+
+class Slow(MemoryStore):
+    """Takes for ever to take in what the member `slow` puts back."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: time.time_ns() // 1_000_000)
+        self.slow = ""
+        self.proposing = asyncio.Event()
+
+    async def propose(self, *arguments: Any) -> Closed | None:
+        task = asyncio.current_task()
+        if task is not None and task.get_name() == self.slow:
+            self.proposing.set()
+            while self.slow:
+                await asyncio.sleep(0.01)
+        return await super().propose(*arguments)

@@ -74,6 +74,12 @@ def client(peer: Peer, clocks: Clocks) -> Iterator[RevocationClient]:
         yield client
 
 
+def caught_up(client: RevocationClient, peer: Peer) -> None:
+    """Fresh, and with all that the peer has committed: being fresh alone says "as of the last ping"."""
+    client.wait_until_fresh(LIMIT_S)
+    heard(client, lambda: client.follower.positions == (peer.position,))
+
+
 def heard(client: RevocationClient, holds: Callable[[], bool]) -> None:
     """Waits, by what the client itself announces, until something holds."""
     changed = threading.Event()
@@ -104,7 +110,7 @@ def test_a_constructor_does_no_io() -> None:
 
 def test_a_snapshot_makes_the_view_fresh(peer: Peer, client: RevocationClient) -> None:
     position = peer.commit(row(Kind.TOKEN, "bad"))
-    client.wait_until_fresh(LIMIT_S)
+    caught_up(client, peer)
     assert client.state is State.FRESH
     with pytest.raises(TokenRevoked) as caught:
         client.check(claims("bad"))
@@ -205,7 +211,7 @@ def test_freshness_ends_when_nobody_vouches_and_the_known_revoked_stay_refused(
     peer: Peer, client: RevocationClient, clocks: Clocks
 ) -> None:
     peer.commit(row(Kind.TOKEN, "bad"))
-    client.wait_until_fresh(LIMIT_S)
+    caught_up(client, peer)
     peer.mute = True
     clocks.mono_ahead = 20.0
     # A ping that was under way may still count, from when it was sent.
@@ -346,7 +352,7 @@ def test_a_pause_of_the_process_is_not_mistaken_for_that(peer: Peer, client: Rev
 def test_expired_entries_are_dropped_by_the_clock_that_is_behind(peer: Peer, clocks: Clocks) -> None:
     peer.commit(row(Kind.TOKEN, "bad"))
     with RevocationClient(peer.address, ping_interval=0.1, clock=clocks.clock()) as client:
-        client.wait_until_fresh(LIMIT_S)
+        caught_up(client, peer)
         clocks.wall_ahead = 10_000.0  # ours jumps, the store's does not
         clocks.mono_ahead += 31.0
         client.wait_until_fresh(LIMIT_S)
@@ -453,7 +459,7 @@ def test_claims_that_cannot_be_judged_are_refused(client: RevocationClient) -> N
 def test_a_key_is_compared_if_the_caller_says_which_verified(peer: Peer, client: RevocationClient) -> None:
     peer.commit(row(Kind.KEY, "kid:k1"))
     peer.commit(row(Kind.KEY, "jkt:thumb"))
-    client.wait_until_fresh(LIMIT_S)
+    caught_up(client, peer)
     client.check(claims())
     client.check(claims(), key_id="k2", thumbprint="other")
     either: list[dict[str, Any]] = [{"key_id": "k1"}, {"thumbprint": "thumb"}]
@@ -465,7 +471,7 @@ def test_a_key_is_compared_if_the_caller_says_which_verified(peer: Peer, client:
 
 def test_a_version_at_the_cutoff_is_accepted_and_one_below_is_not(peer: Peer, client: RevocationClient) -> None:
     peer.commit(row(Kind.SUBJECT, "alice", version=10, at_ms=5000))
-    client.wait_until_fresh(LIMIT_S)
+    caught_up(client, peer)
     client.check(claims(tver=[10]))
     for tver in ([9, 99, 99], []):
         with pytest.raises(TokenRevoked) as caught:

@@ -121,8 +121,8 @@ def main(arguments: list[str] | None = None) -> int:
     took = time.monotonic() - began
     print(
         f"{tally.runs} schedules in {took:.0f} s ({tally.runs / took:.0f}/s): {tally.acknowledged} acknowledged, "
-        f"{tally.checked} claims of completeness checked, {tally.excused} excused, recovery at most {tally.slowest_s:.1f} s, "
-        f"{len(failing)} failing"
+        f"{tally.checked} claims of completeness checked, {tally.excused} excused, "
+        f"recovery at most {tally.slowest_s:.1f} s, {len(failing)} failing"
     )
     for seed, violations in failing:
         print("\n" + explain(seed, violations, options.mutant))

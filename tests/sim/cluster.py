@@ -408,9 +408,9 @@ class SimStore:
         return registry
 
     async def open_history(
-        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], left: bool = False
+        self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], epoch: int = 0
     ) -> Closed | None:
-        return await self._run(lambda m: m.open_history(partition, seen, log_id, settle_ms, members, left))
+        return await self._run(lambda m: m.open_history(partition, seen, log_id, settle_ms, members, epoch))
 
     async def confirm(
         self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str]

@@ -45,7 +45,7 @@ class Mutant:
     """Shows at level `replicated` only."""
 
 
-# -- store and gate -----------------------------------------------------------------------------------------------------
+# -- store and gate --------------------------------------------------
 
 
 def _gate_by_history(self: Any, data: Data, log_id: str) -> Closed | None:
@@ -184,7 +184,7 @@ def _wait_for_connected() -> Sequence[Change]:
     return [(SimStore, "_wait", wait_as)]
 
 
-# -- acknowledging ------------------------------------------------------------------------------------------------------
+# -- acknowledging --------------------------------------------------
 
 
 def _answer(batch: Sequence[Any], reply: Committed) -> None:
@@ -239,10 +239,10 @@ def _results(entry: Any) -> Iterator[tuple[str, OpResult]]:
         yield key, OpResult(OpState.AGAIN, int(version), int(at_ms), int(expires_at), *numbers)
 
 
-# -- healing and membership ---------------------------------------------------------------------------------------------
+# -- healing and membership --------------------------------------------------
 
 
-async def _put_first(self: Any, registry: Registry, left: bool = False) -> float:
+async def _put_first(self: Any, registry: Registry, epoch: int = 0) -> float:
     """Puts everything into the history that is over, opens the next one and confirms it unasked."""
     self._begin_healing("healing")
     await self._stop_reading()
@@ -251,7 +251,9 @@ async def _put_first(self: Any, registry: Registry, left: bool = False) -> float
         for rows in history.view.chunks():
             await self._store._run(lambda m, n=name, r=rows: _force(m, n, r))
     log_id = "c" + registry.log_id[1:] if registry.log_id[:1] != "c" else "d" + registry.log_id[1:]
-    opened = await self._store.open_history(self.index, registry.log_id, log_id, 0, sorted(self._known), left)
+    opened = await self._store.open_history(
+        self.index, registry.log_id, log_id, 0, sorted(self._known), max(epoch, self._latest[0])
+    )
     if opened is not None:
         return 0.1
     heads = await self._store.heads(self.index, log_id)
@@ -295,9 +297,7 @@ async def _confirm_and_forget(self: Any, registry: Registry) -> int | Closed:
         [] if registry.log_id == self.partition.log_id else sorted(self._known),
     )
     if not isinstance(reply, Closed):
-        if self._entered not in {"", registry.log_id}:
-            self._left.append(self._entered)
-        self._entered = registry.log_id
+        self._latest = registry.epoch, registry.log_id
     return reply
 
 
@@ -369,7 +369,7 @@ def _apply_over_gaps() -> Sequence[Change]:
     return [(Partition, "apply", apply_as)]
 
 
-# -- delivery -----------------------------------------------------------------------------------------------------------
+# -- delivery --------------------------------------------------
 
 
 def _resume_at_the_end() -> Sequence[Change]:
@@ -506,9 +506,7 @@ MUTANTS: dict[str, Mutant] = {
     "no_registry": Mutant(
         "H6", "usable although members are missing", _one(Data, "note_usable", _note_usable_without_members), SPLIT
     ),
-    "no_settle": Mutant(
-        "H7", "a wiped store is not given time", _open_settled, ("wipe_late", "slow_scripts")
-    ),
+    "no_settle": Mutant("H7", "a wiped store is not given time", _open_settled, ("wipe_late", "slow_scripts")),
     "settled_if_known": Mutant(
         "H7",
         "the time ends when the history is opened again",

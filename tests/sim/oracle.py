@@ -35,7 +35,8 @@ class Fact:
     """Nobody who could ask knows of the copies that are left: I1 cannot be asked for, I2 in the end can."""
 
     def __str__(self) -> str:
-        return f"{self.kind.name.lower()} {self.fp:016x} (version {self.version}) acknowledged by {self.by} at {self.at:.3f}"
+        what = f"{self.kind.name.lower()} {self.fp:016x} (version {self.version})"
+        return f"{what} acknowledged by {self.by} at {self.at:.3f}"
 
 
 def holds(view: View, fact: Fact) -> bool:

@@ -32,7 +32,8 @@ end
 
 -- The first write, because it is allowed to a store that is out of memory, and then the others are, too.
 redis.call('XTRIM', LOG, 'MINID', '~', state and '0' or ARGV[7])
-if record and inc and record.inc == inc and math.abs(now - caller) <= skew then
+-- A record of an older incarnation is one that others put here by hearsay: whoever it names lives, and heals.
+if record and inc and record.inc <= inc and math.abs(now - caller) <= skew then
   record.beat = now
   if not state then record.own, record.read, record.at = caller, tonumber(ARGV[6]), tonumber(ARGV[8]) end
   save_member(id, record)

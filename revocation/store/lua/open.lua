@@ -1,15 +1,16 @@
 -- Opens a new history, if nobody else just did (H2). Nothing is re-proposed before.
 --
--- ARGV  the log that the caller saw ('' for none), the new log, format, partitions, settle ms, '1' if the caller has
---       been in a later history than the one it saw, then the ids of the members that it knows, itself among them
+-- ARGV  the log that the caller saw ('' for none), the new log, format, partitions, settle ms, the highest epoch
+--       that the caller has been in (a history below it is a past one), then the ids of the members that it knows,
+--       itself among them
 -- Reply {'ok'} or {'late'}: somebody else opened; {'demoted'}; {'format', format, partitions} of a store laid out
 -- otherwise; {'clock'}
 
 local id = identity()
 if not id then return {'demoted'} end
-local m = meta()
+local m, epoch = meta(), tonumber(ARGV[6])
 if m.log and (m.format ~= ARGV[3] or m.partitions ~= ARGV[4]) then return {'format', m.format, m.partitions} end
-if (m.log or '') ~= ARGV[1] or (m.owner == id and m.suspect ~= '1' and ARGV[6] ~= '1') then return {'late'} end
+if (m.log or '') ~= ARGV[1] or (m.owner == id and m.suspect ~= '1' and epoch <= tonumber(m.epoch or '0')) then return {'late'} end
 if went_back(m) then return {'clock'} end
 
 -- Without the meta key a log that is left over belongs to nothing, and its ids would be in the way.
@@ -23,5 +24,5 @@ register(m, {unpack(ARGV, 7)})
 redis.call('HSET', META, 'format', ARGV[3], 'partitions', ARGV[4], 'log', ARGV[2], 'owner', id, 'settled', settled,
   'opened', int(now), 'base', m.seq or '0', 'base_digest', m.digest or ZERO, 'prev', m.log or '',
   'digest', redis.sha1hex((m.digest or ZERO) .. ARGV[2]),
-  'full', m.suspect or '0', 'suspect', '0', 'usable', '0')
+  'epoch', int(math.max(epoch, tonumber(m.epoch or '0')) + 1), 'full', m.suspect or '0', 'suspect', '0', 'usable', '0')
 return {'ok'}

@@ -4,7 +4,8 @@
 --
 -- Keys of a partition
 --   meta            hash: format, partitions, log, owner, settled, opened, base, base_digest, prev, full, seq, digest,
---                   clock, high, reg, usable, suspect, nodes (store replicas that were connected at some time)
+--                   clock, high, reg, usable, suspect, nodes (store replicas that were connected at some time),
+--                   epoch
 --   members         hash: member id -> JSON {inc, log (confirmed), reg, read, act, beat, own, at}; beat is the store's
 --                   time of its last sign of life, own what its own clock said then, at the number of the log up to
 --                   which its view held it then
