@@ -119,19 +119,20 @@ async def test_a_fault_that_nobody_thought_of_does_not_end_the_replica() -> None
 async def test_a_member_whose_healing_takes_long_is_not_taken_for_dead() -> None:
     """Else it would be struck off by force, and what only its memory holds would be missing meanwhile (I1, H11)."""
     store = Slow()
-    async with running(store, "first", strike_after_ms=300) as first:
-        async with running(store, "second", strike_after_ms=300) as second:
-            await commit(store, second, range(3))
-            store.slow = "second"
-            store.wipe("another")
-            store.proposing = asyncio.Event()
-            await asyncio.wait_for(store.proposing.wait(), 5)
-            await asyncio.sleep(1.0)
-            assert "second" in store.data[0].at.members
-            assert first.state != "usable"
-            store.slow = ""
-            await asyncio.wait_for(first.usable(5), 6)
-            await asyncio.wait_for(second.usable(5), 6)
+    async with (
+        running(store, "first", strike_after_ms=300) as first,
+        running(store, "second", strike_after_ms=300) as second,
+    ):
+        await commit(store, second, range(3))
+        store.slow = "second"
+        store.wipe("another")
+        await asyncio.wait_for(store.proposing.wait(), 5)
+        await asyncio.sleep(1.0)
+        assert "second" in store.data[0].at.members
+        assert first.state != "usable"
+        store.go_on.set()
+        await asyncio.wait_for(first.usable(5), 6)
+        await asyncio.wait_for(second.usable(5), 6)
 
 
 class Slow(MemoryStore):
@@ -140,12 +141,11 @@ class Slow(MemoryStore):
     def __init__(self) -> None:
         super().__init__(lambda: time.time_ns() // 1_000_000)
         self.slow = ""
-        self.proposing = asyncio.Event()
+        self.proposing, self.go_on = asyncio.Event(), asyncio.Event()
 
     async def propose(self, *arguments: Any) -> Closed | None:
         task = asyncio.current_task()
         if task is not None and task.get_name() == self.slow:
             self.proposing.set()
-            while self.slow:
-                await asyncio.sleep(0.01)
+            await self.go_on.wait()
         return await super().propose(*arguments)
