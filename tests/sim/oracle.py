@@ -94,7 +94,7 @@ class Oracle:
         self.facts.append(fact)
 
     def _was_lost(self, version: int) -> bool:
-        return any(fact.lost and fact.version == version for fact in self.facts)
+        return any((fact.lost or fact.hidden) and fact.version == version for fact in self.facts)
 
     def copies_vanished(self) -> None:
         """A node or a memory is gone: what has no copy any more is excused."""
