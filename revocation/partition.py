@@ -192,7 +192,7 @@ class Partition:
         """The ring of one realm: records up to the base belong to the history before this one."""
         current, before = bytes.fromhex(registry.log_id), bytes.fromhex(registry.previous)
         first, *rest = entries
-        era = before if first.seq < registry.base and before else current
+        era = before if first.seq <= registry.base and before else current
         history.restart(Position(era, first.realm_seq, bytes.fromhex(first.realm_digest)))
         for entry in rest:
             if entry.seq > registry.base and history.position.log_id != current:

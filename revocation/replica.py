@@ -358,17 +358,20 @@ class Replica:
         """
         with contextlib.suppress(StoreUnavailable, NotReady, TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while not await self._leave():  # noqa: ASYNC110  # another process's progress has no event here
+                held = self.partition.log_id, self.partition.seq
+                while not await self._leave(*held):
                     await asyncio.sleep(_RETRY_S)
+                    if self.partition.log_id != held[0]:
+                        held = self.partition.log_id, self.partition.seq
 
-    async def _leave(self) -> bool:
+    async def _leave(self, log_id: str, seq: int) -> bool:
+        """Leaves if another member holds the log up to `seq`; what others commit from then on, they hold themselves."""
         who = self.standing()
         registry = await self._store.beat(self.index, None, who.member, self.clock.wall_ms(), 0, 0)
-        if registry.log_id != who.log_id or not registry.usable:
+        if registry.log_id != log_id or not registry.usable:
             return False
         others = [member for name, member in registry.members.items() if name != who.member]
-        # What the registry shows was said before the number of its last record was read.
-        if others and not any(member.active and member.applied >= registry.seq for member in others):
+        if others and not any(member.active and member.applied >= seq for member in others):
             return False
         return await self._store.strike(self.index, who.log_id, who.member, "leave", who.incarnation, 0) is None
 

@@ -94,11 +94,11 @@ def _numbers(base: Packed) -> list[Numbers]:
 
 def _column(numbers: Numbers, code: str) -> memoryview[int]:
     """A copy, in pages of its own if it is large: in the heap, columns that come and go leave holes as large again."""
-    column = numbers.astype(code)
-    if column.nbytes >= _LARGE:
-        pages = mmap(-1, column.nbytes, flags=MAP_PRIVATE | MAP_ANONYMOUS)
-        column = np.frombuffer(pages, code)
-        column[:] = numbers  # by numpy, which lets readers go on meanwhile
+    size = len(numbers) * np.dtype(code).itemsize
+    if size < _LARGE:
+        return numbers.astype(code).data
+    column: Numbers = np.frombuffer(mmap(-1, size, flags=MAP_PRIVATE | MAP_ANONYMOUS), code)
+    column[:] = numbers  # by numpy, which lets readers go on meanwhile
     return column.data
 
 

@@ -6,6 +6,7 @@ The names of rules are those of the models (H1-H13, D1-D11). `focus` are the kin
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -67,7 +68,8 @@ def _gate_by_memory() -> Sequence[Change]:
 
     async def call_as(self: Any, script: Any) -> Any:
         async def as_me(memory: Any) -> Any:
-            memory.remembered = getattr(self, "remembered", None)
+            log_id, identity = getattr(self, "remembered", ("", None))
+            memory.remembered = identity if memory.data[0].at.log_id == log_id else None
             try:
                 return await script(memory)
             finally:
@@ -76,9 +78,10 @@ def _gate_by_memory() -> Sequence[Change]:
         return await call(self, as_me)
 
     async def confirm_as(self: Any, *arguments: Any) -> Any:
-        before, self.remembered = getattr(self, "remembered", None), None
+        identity = self.node.memory.identity
         reply = await confirm(self, *arguments)
-        self.remembered = before if isinstance(reply, Closed) else self.node.memory.identity
+        if not isinstance(reply, Closed):
+            self.remembered = arguments[1], identity
         return reply
 
     return [(MemoryStore, "_gate", gate), (SimStore, "_call", call_as), (SimStore, "confirm", confirm_as)]
@@ -250,7 +253,7 @@ async def _put_first(self: Any, registry: Registry, epoch: int = 0) -> float:
     for name, history in held.realms.items():
         for rows in history.view.chunks():
             await self._store._run(lambda m, n=name, r=rows: _force(m, n, r))
-    log_id = "c" + registry.log_id[1:] if registry.log_id[:1] != "c" else "d" + registry.log_id[1:]
+    log_id = secrets.token_hex(16)
     opened = await self._store.open_history(
         self.index, registry.log_id, log_id, 0, sorted(self._known), max(epoch, self._latest[0])
     )
