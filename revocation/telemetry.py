@@ -98,7 +98,7 @@ def configure_logging(level: str = "info", stream: IO[str] | None = None) -> Non
 
 
 _audit_handler: logging.StreamHandler[IO[str]] | None = None
-_encode = json.JSONEncoder(ensure_ascii=False).encode
+_encode = json.JSONEncoder().encode  # ASCII: no name that an identity chose can keep the line from being written
 
 
 def audit(event: str, **fields: str | int | bool) -> None:

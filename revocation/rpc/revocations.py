@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import structlog
 
 from revocation import __version__
@@ -13,6 +15,7 @@ from revocation.rpc import stream, wire
 from revocation.rpc.calls import Calls, Context
 from revocation.telemetry import audit
 from revocation_api.v1 import revocation_pb2 as pb
+from revocation_sdk._position import NOWHERE
 
 log = structlog.get_logger("revocation.audit")
 _ACKS = {"memory": pb.MEMORY, "replicated": pb.REPLICATED, "fsynced": pb.FSYNCED}
@@ -102,11 +105,15 @@ class RevocationServicer:
             raise Unavailable(f"this service acknowledges at level {self._node.ack}; start it with a higher --ack")
 
     def _record(self, operation: Operation, targets: list[Target], receipt: Receipt, reason: str) -> None:
-        """One line for every change: who, what kind, how many, where; identifiers do not reach the log (I7)."""
+        """One line for every change: who, what kind, how many, where; identifiers do not reach the log (I7).
+
+        The digest is that of the realm's chain there: lines and log vouch for each other.
+        """
+        last = max(receipt.positions, key=attrgetter("seq"), default=NOWHERE)
         audit(
             "revoked", actor=operation.caller, realm=operation.realm, kind=targets[0].kind.name.lower(),
             count=len(targets), stored=receipt.stored, reason_given=bool(reason),
-            position=max((position.seq for position in receipt.positions), default=0),
+            position=last.seq, digest=last.digest.hex(),
         )  # fmt: skip
 
     def _status(self, realm_name: str) -> pb.GetStatusResponse:

@@ -135,6 +135,12 @@ def test_fingerprints_are_those_of_the_contract(kind: Kind, issuer: str | None, 
     assert KEY.fingerprint(kind, issuer, value) == expected_fingerprint(KEY.key, kind, issuer, value)
 
 
+@given(st.sampled_from(Kind), st.none() | st.text(max_size=20), st.lists(st.text(max_size=300), max_size=5))
+def test_many_fingerprints_are_those_of_each(kind: Kind, issuer: str | None, values: list[str]) -> None:
+    each = [KEY.fingerprint(kind, issuer, value).to_bytes(8, "little") for value in values]
+    assert KEY.fingerprints(kind, issuer, values) == each
+
+
 def test_fingerprints_never_change() -> None:
     """They are in stores and in other processes: these numbers are for ever."""
     assert KEY.fingerprint(Kind.TOKEN, "https://id.example", "0197-jti") == 0xD6F941AEB954305

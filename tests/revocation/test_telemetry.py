@@ -16,6 +16,7 @@ from revocation.telemetry import (
     PARTITION_STATES,
     REDACTED,
     Metrics,
+    audit,
     begin_request,
     clean_text,
     configure_logging,
@@ -64,6 +65,52 @@ def test_a_line_is_one_json_object() -> None:
         "rows": 3,
         "realm": "default",
     }
+
+
+def test_an_audit_line_is_a_line_like_any_other() -> None:
+    """It takes a shorter way, and nobody can tell by looking."""
+    stream = io.StringIO()
+    configure_logging(stream=stream)
+    begin_request("call-1")
+    given: dict[str, str | int] = {
+        "actor": f"https://id.example#{JWT}",
+        "rows": 3,
+        "stored": True,
+        "jti": "secret",
+        "name": "ü",
+    }
+    structlog.get_logger("revocation.audit").info("revoked", **given)
+    audit("revoked", **given)
+    plain, quick = lines(stream)
+    for line in (plain, quick):
+        stamp = line.pop("timestamp")
+        assert stamp.endswith("Z")
+        assert len(stamp) == 27
+    assert quick == plain
+    assert (quick["jti"], quick["actor"]) == (REDACTED, f"https://id.example#{REDACTED}")
+
+
+def test_no_name_keeps_an_audit_line_from_being_written() -> None:
+    """A token may smuggle half a character into the name of whoever calls; a file would refuse it."""
+    raw = io.BytesIO()
+    configure_logging(stream=io.TextIOWrapper(raw, "utf-8", write_through=True))
+    audit("revoked", actor="\ud800")
+    assert json.loads(raw.getvalue())["actor"] == "\ud800"
+
+
+@pytest.mark.parametrize(("level", "seen"), [("info", 1), ("warning", 0)])
+def test_level_decides_about_audit_lines_too(level: str, seen: int) -> None:
+    stream = io.StringIO()
+    configure_logging(level, stream)
+    audit("revoked", rows=1)
+    assert len(lines(stream)) == seen
+
+
+def test_a_closed_standard_error_ends_no_request() -> None:
+    stream = io.StringIO()
+    configure_logging(stream=stream)
+    stream.close()
+    audit("revoked", rows=1)
 
 
 @pytest.mark.parametrize(
