@@ -104,14 +104,14 @@ def test_a_login_right_after_a_cutoff_is_valid_at_once_and_the_old_one_is_not(
 ) -> None:
     for round_ in range(20):
         sub = f"user-{round_}"
-        old = issuer.issue(sub)
+        old, old_login = issuer.issue(sub), issuer.login(sub).access_token
         client.revoke_subject(sub)
-        new = issuer.issue(sub)
+        new = [issuer.issue(sub), issuer.login(sub).access_token]
         # "At once" is for every verifier, whether or not the cutoff has reached it.
         for verifier in installed.verifiers:
-            assert verifier.why(new) == "accepted", (round_, verifier.name)
-        installed.refused_everywhere([old])
-        installed.accepted_everywhere(new)
+            assert [verifier.why(token) for token in new] == ["accepted"] * 2, (round_, verifier.name)
+        installed.refused_everywhere([old, old_login])
+        installed.accepted_everywhere(*new)
 
 
 def test_a_batch_of_ten_thousand(installed: Installation, client: RevocationClient, mint: Callable[..., str]) -> None:

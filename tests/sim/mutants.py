@@ -276,7 +276,7 @@ async def _force(memory: Any, realm: str, rows: bytes) -> None:
     memory._append(0, realm, rows, "", now)
 
 
-async def _leave_first(self: Any) -> bool:
+async def _leave_first(self: Any, *_: Any) -> bool:
     who = self.standing()
     return await self._store.strike(self.index, who.log_id, who.member, "leave", who.incarnation, 0) is None
 
