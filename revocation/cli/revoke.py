@@ -13,6 +13,7 @@ import typer
 from revocation.cli.connection import Connection, client_command
 from revocation.cli.output import Exit, Output, in_words
 from revocation.cli.token import read_token
+from revocation_sdk.types import AckLevel
 
 if TYPE_CHECKING:
     from revocation_sdk import RevocationClient
@@ -22,6 +23,9 @@ Issuer = Annotated[str | None, typer.Option(help="The `iss` it belongs to. Witho
 Reason = Annotated[str, typer.Option(help="For the audit record, up to 256 bytes; no names of users.")]
 OpId = Annotated[
     str | None, typer.Option(help="Id of the operation (a UUID version 7), to repeat one whose outcome is unknown.")
+]
+MinAck = Annotated[
+    AckLevel | None, typer.Option(help="Refuse unless the service acknowledges at this level.", show_choices=True)
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -49,6 +53,7 @@ def token(
     issuer: Issuer = None,
     reason: Reason = "",
     op_id: OpId = None,
+    min_ack: MinAck = None,
 ) -> int:
     """Revoke one token.
 
@@ -67,7 +72,7 @@ def token(
     def call(client: RevocationClient, common: _Common) -> Receipt:
         return client.revoke_token(jwt, jti=jti, issuer=issuer, expires_at=end, **common)
 
-    return _run(connection, out, "token", call, _Common(reason=reason, op_id=op_id, timeout=connection.timeout))
+    return _run(connection, out, "token", call, _common(connection, reason, op_id, min_ack))
 
 
 @client_command
@@ -79,13 +84,14 @@ def session(
     issuer: Issuer = None,
     reason: Reason = "",
     op_id: OpId = None,
+    min_ack: MinAck = None,
 ) -> int:
     """Revoke all tokens of a session."""
 
     def call(client: RevocationClient, common: _Common) -> Receipt:
         return client.revoke_session(sid, issuer=issuer, **common)
 
-    return _run(connection, out, "session", call, _Common(reason=reason, op_id=op_id, timeout=connection.timeout))
+    return _run(connection, out, "session", call, _common(connection, reason, op_id, min_ack))
 
 
 @client_command
@@ -97,13 +103,14 @@ def subject(
     issuer: Issuer = None,
     reason: Reason = "",
     op_id: OpId = None,
+    min_ack: MinAck = None,
 ) -> int:
     """Revoke all tokens and sessions of a subject until now; later ones are good."""
 
     def call(client: RevocationClient, common: _Common) -> Receipt:
         return client.revoke_subject(subject, issuer=issuer, **common)
 
-    return _run(connection, out, "subject", call, _Common(reason=reason, op_id=op_id, timeout=connection.timeout))
+    return _run(connection, out, "subject", call, _common(connection, reason, op_id, min_ack))
 
 
 @client_command
@@ -115,13 +122,14 @@ def client(
     issuer: Issuer = None,
     reason: Reason = "",
     op_id: OpId = None,
+    min_ack: MinAck = None,
 ) -> int:
     """Revoke all tokens and sessions of a client application until now."""
 
     def call(client: RevocationClient, common: _Common) -> Receipt:
         return client.revoke_client(client_id, issuer=issuer, **common)
 
-    return _run(connection, out, "client", call, _Common(reason=reason, op_id=op_id, timeout=connection.timeout))
+    return _run(connection, out, "client", call, _common(connection, reason, op_id, min_ack))
 
 
 @client_command
@@ -136,6 +144,7 @@ def key(
     issuer: Issuer = None,
     reason: Reason = "",
     op_id: OpId = None,
+    min_ack: MinAck = None,
 ) -> int:
     """Revoke all tokens signed by a key, for good.
 
@@ -149,11 +158,19 @@ def key(
     def call(client: RevocationClient, common: _Common) -> Receipt:
         return client.revoke_key(kid, thumbprint=thumbprint, issuer=issuer, **common)
 
-    return _run(connection, out, "key", call, _Common(reason=reason, op_id=op_id, timeout=connection.timeout))
+    return _run(connection, out, "key", call, _common(connection, reason, op_id, min_ack))
 
 
 @client_command
-def realm(connection: Connection, out: Output, *, yes: Yes = False, reason: Reason = "", op_id: OpId = None) -> int:
+def realm(
+    connection: Connection,
+    out: Output,
+    *,
+    yes: Yes = False,
+    reason: Reason = "",
+    op_id: OpId = None,
+    min_ack: MinAck = None,
+) -> int:
     """Revoke everything in the realm until now: every user has to log in again."""
     if not yes and sys.stdin.isatty():
         typer.confirm(f"End every session and token of realm {connection.realm}?", abort=True)
@@ -161,7 +178,7 @@ def realm(connection: Connection, out: Output, *, yes: Yes = False, reason: Reas
     def call(client: RevocationClient, common: _Common) -> Receipt:
         return client.revoke_realm(**common)
 
-    return _run(connection, out, "realm", call, _Common(reason=reason, op_id=op_id, timeout=connection.timeout))
+    return _run(connection, out, "realm", call, _common(connection, reason, op_id, min_ack))
 
 
 def read_time(text: str) -> int:
@@ -183,6 +200,11 @@ class _Common(TypedDict):
     reason: str
     op_id: str | None
     timeout: float
+    min_ack: AckLevel | None
+
+
+def _common(connection: Connection, reason: str, op_id: str | None, min_ack: AckLevel | None) -> _Common:
+    return _Common(reason=reason, op_id=op_id, timeout=connection.timeout, min_ack=min_ack)
 
 
 def _run(

@@ -7,7 +7,7 @@ from operator import attrgetter
 import structlog
 
 from revocation import __version__
-from revocation.errors import InvalidField, Unavailable
+from revocation.errors import InvalidField
 from revocation.model import Operation, Receipt, Target
 from revocation.node import Node
 from revocation.roles import Caller
@@ -19,7 +19,6 @@ from revocation_sdk._position import NOWHERE
 
 log = structlog.get_logger("revocation.audit")
 _ACKS = {"memory": pb.MEMORY, "replicated": pb.REPLICATED, "fsynced": pb.FSYNCED}
-_STRENGTH = ("", "memory", "replicated", "fsynced")
 
 
 class RevocationServicer:
@@ -100,9 +99,11 @@ class RevocationServicer:
         return await self._calls.run(context, "StrikeMember", "", body)
 
     def _check_ack(self, wanted: int) -> None:
-        level = wire.ack_level(wanted)
-        if _STRENGTH.index(level) > _STRENGTH.index(self._node.ack.level):
-            raise Unavailable(f"this service acknowledges at level {self._node.ack}; start it with a higher --ack")
+        """Neither of `replicated` and `fsynced` contains the other; both contain `memory`."""
+        level, own = wire.ack_level(wanted), self._node.ack
+        if level not in {"", "memory", own.level}:
+            text = f"this service acknowledges at level {own}: ask for no more, or start it with --ack {level}"
+            raise InvalidField("min_ack", text, reason="ACK_NOT_OFFERED")
 
     def _record(self, operation: Operation, targets: list[Target], receipt: Receipt, reason: str) -> None:
         """One line for every change: who, what kind, how many, where; identifiers do not reach the log (I7).

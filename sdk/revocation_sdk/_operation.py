@@ -12,6 +12,8 @@ from revocation_sdk.errors import InvalidRequest
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
+_LEVELS = ("memory", "replicated", "fsynced")
+"""As AckLevel in revocation.proto numbers them, from 1 on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,14 @@ class Operation(Generic[T]):
     """Its repetitions carry the same."""
     rows: bool = False
     """The answer has rows, which belong into the caller's own view."""
+
+    def at_least(self, level: str | None) -> Operation[T]:
+        """The same, which the service refuses if it acknowledges at less than `level`. None: whatever it does."""
+        if level is not None:
+            if level not in _LEVELS:
+                raise InvalidRequest(f"min_ack must be one of {', '.join(_LEVELS)}", field="min_ack")
+            self.request.min_ack = _LEVELS.index(level) + 1
+        return self
 
 
 def build(kind: type[M], **fields: Any) -> M:

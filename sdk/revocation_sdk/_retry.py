@@ -172,6 +172,7 @@ _BY_REASON: dict[str, Callable[[Failure], RevocationError]] = {
     "refresh_invalid": _session_ended,  # RFC 6749: to its owner it is a grant that is gone, whatever it was
     "session_limit": lambda failure: SessionLimit(failure.message),
     "op_id_expired": _invalid,
+    "ack_not_offered": _invalid,
     "unknown_realm": _invalid,
     "overloaded": _unavailable,
     "too_many_streams": _unavailable,

@@ -15,6 +15,7 @@ from revocation_sdk._client import BaseClient
 from revocation_sdk._core import CALL_TIMEOUT_S, CHECK_TIMEOUT_S, FRESH_TIMEOUT_S
 from revocation_sdk._session_requests import MAX_PAGES, shown
 from revocation_sdk.types import (
+    AckLevel,
     ClientSettings,
     Freshness,
     Grant,
@@ -56,6 +57,7 @@ class AsyncRevocationClient(BaseClient):
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
+        min_ack: AckLevel | None = None,
     ) -> Receipt:
         """Takes one token back: the token itself, or its `jti` with `expires_at`.
 
@@ -63,7 +65,7 @@ class AsyncRevocationClient(BaseClient):
         accepted, or use `verifier.revoke(token)`.
         """
         asked = self._core.requests.revoke_token(token, jti, issuer, expires_at, op_id, reason)
-        return await self._core.run_async(asked, timeout)
+        return await self._core.run_async(asked.at_least(min_ack), timeout)
 
     async def revoke_tokens(
         self,
@@ -73,9 +75,12 @@ class AsyncRevocationClient(BaseClient):
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
+        min_ack: AckLevel | None = None,
     ) -> Receipt:
         """Takes up to 10,000 tokens of one issuer back, given as (jti, expires_at)."""
-        return await self._core.run_async(self._core.requests.revoke_tokens(tokens, issuer, op_id, reason), timeout)
+        return await self._core.run_async(
+            self._core.requests.revoke_tokens(tokens, issuer, op_id, reason).at_least(min_ack), timeout
+        )
 
     async def revoke_session(
         self,
@@ -85,9 +90,12 @@ class AsyncRevocationClient(BaseClient):
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
+        min_ack: AckLevel | None = None,
     ) -> Receipt:
         """Takes all tokens of a session back."""
-        return await self._core.run_async(self._core.requests.revoke_session(sid, issuer, op_id, reason), timeout)
+        return await self._core.run_async(
+            self._core.requests.revoke_session(sid, issuer, op_id, reason).at_least(min_ack), timeout
+        )
 
     async def revoke_subject(
         self,
@@ -97,9 +105,12 @@ class AsyncRevocationClient(BaseClient):
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
+        min_ack: AckLevel | None = None,
     ) -> Receipt:
         """Takes back all tokens that a user has until now, and ends the user's sessions."""
-        return await self._core.run_async(self._core.requests.revoke_subject(subject, issuer, op_id, reason), timeout)
+        return await self._core.run_async(
+            self._core.requests.revoke_subject(subject, issuer, op_id, reason).at_least(min_ack), timeout
+        )
 
     async def revoke_client(
         self,
@@ -109,9 +120,12 @@ class AsyncRevocationClient(BaseClient):
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
+        min_ack: AckLevel | None = None,
     ) -> Receipt:
         """Takes back all tokens that were issued to a client until now, and ends their sessions."""
-        return await self._core.run_async(self._core.requests.revoke_client(client_id, issuer, op_id, reason), timeout)
+        return await self._core.run_async(
+            self._core.requests.revoke_client(client_id, issuer, op_id, reason).at_least(min_ack), timeout
+        )
 
     async def revoke_key(
         self,
@@ -122,16 +136,22 @@ class AsyncRevocationClient(BaseClient):
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
+        min_ack: AckLevel | None = None,
     ) -> Receipt:
         """Refuses every token signed by a key, for good: by its `kid`, or by its RFC 7638 thumbprint."""
         asked = self._core.requests.revoke_key(kid, thumbprint, issuer, op_id, reason)
-        return await self._core.run_async(asked, timeout)
+        return await self._core.run_async(asked.at_least(min_ack), timeout)
 
     async def revoke_realm(
-        self, *, op_id: str | None = None, timeout: float = CALL_TIMEOUT_S, reason: str = ""
+        self,
+        *,
+        op_id: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+        reason: str = "",
+        min_ack: AckLevel | None = None,
     ) -> Receipt:
         """Takes everything back that was issued in this realm until now."""
-        return await self._core.run_async(self._core.requests.revoke_realm(op_id, reason), timeout)
+        return await self._core.run_async(self._core.requests.revoke_realm(op_id, reason).at_least(min_ack), timeout)
 
     async def check_remote(
         self,

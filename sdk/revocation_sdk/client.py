@@ -19,6 +19,7 @@ from revocation_sdk._client import BaseClient
 from revocation_sdk._core import CALL_TIMEOUT_S, CHECK_TIMEOUT_S, FRESH_TIMEOUT_S
 from revocation_sdk._session_requests import MAX_PAGES, shown
 from revocation_sdk.types import (
+    AckLevel,
     ClientSettings,
     Freshness,
     Grant,
@@ -60,6 +61,7 @@ class RevocationClient(BaseClient):
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
+        min_ack: AckLevel | None = None,
     ) -> Receipt:
         """Takes one token back: the token itself, or its `jti` with `expires_at`.
 
@@ -67,7 +69,7 @@ class RevocationClient(BaseClient):
         accepted, or use `verifier.revoke(token)`.
         """
         asked = self._core.requests.revoke_token(token, jti, issuer, expires_at, op_id, reason)
-        return self._core.run(asked, timeout)
+        return self._core.run(asked.at_least(min_ack), timeout)
 
     def revoke_tokens(
         self,
@@ -77,9 +79,12 @@ class RevocationClient(BaseClient):
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
+        min_ack: AckLevel | None = None,
     ) -> Receipt:
         """Takes up to 10,000 tokens of one issuer back, given as (jti, expires_at)."""
-        return self._core.run(self._core.requests.revoke_tokens(tokens, issuer, op_id, reason), timeout)
+        return self._core.run(
+            self._core.requests.revoke_tokens(tokens, issuer, op_id, reason).at_least(min_ack), timeout
+        )
 
     def revoke_session(
         self,
@@ -89,9 +94,10 @@ class RevocationClient(BaseClient):
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
+        min_ack: AckLevel | None = None,
     ) -> Receipt:
         """Takes all tokens of a session back."""
-        return self._core.run(self._core.requests.revoke_session(sid, issuer, op_id, reason), timeout)
+        return self._core.run(self._core.requests.revoke_session(sid, issuer, op_id, reason).at_least(min_ack), timeout)
 
     def revoke_subject(
         self,
@@ -101,9 +107,12 @@ class RevocationClient(BaseClient):
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
+        min_ack: AckLevel | None = None,
     ) -> Receipt:
         """Takes back all tokens that a user has until now, and ends the user's sessions."""
-        return self._core.run(self._core.requests.revoke_subject(subject, issuer, op_id, reason), timeout)
+        return self._core.run(
+            self._core.requests.revoke_subject(subject, issuer, op_id, reason).at_least(min_ack), timeout
+        )
 
     def revoke_client(
         self,
@@ -113,9 +122,12 @@ class RevocationClient(BaseClient):
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
+        min_ack: AckLevel | None = None,
     ) -> Receipt:
         """Takes back all tokens that were issued to a client until now, and ends their sessions."""
-        return self._core.run(self._core.requests.revoke_client(client_id, issuer, op_id, reason), timeout)
+        return self._core.run(
+            self._core.requests.revoke_client(client_id, issuer, op_id, reason).at_least(min_ack), timeout
+        )
 
     def revoke_key(
         self,
@@ -126,14 +138,22 @@ class RevocationClient(BaseClient):
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
+        min_ack: AckLevel | None = None,
     ) -> Receipt:
         """Refuses every token signed by a key, for good: by its `kid`, or by its RFC 7638 thumbprint."""
         asked = self._core.requests.revoke_key(kid, thumbprint, issuer, op_id, reason)
-        return self._core.run(asked, timeout)
+        return self._core.run(asked.at_least(min_ack), timeout)
 
-    def revoke_realm(self, *, op_id: str | None = None, timeout: float = CALL_TIMEOUT_S, reason: str = "") -> Receipt:
+    def revoke_realm(
+        self,
+        *,
+        op_id: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+        reason: str = "",
+        min_ack: AckLevel | None = None,
+    ) -> Receipt:
         """Takes everything back that was issued in this realm until now."""
-        return self._core.run(self._core.requests.revoke_realm(op_id, reason), timeout)
+        return self._core.run(self._core.requests.revoke_realm(op_id, reason).at_least(min_ack), timeout)
 
     def check_remote(
         self,

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
+from typing import Any, Literal
+
+AckLevel = Literal["memory", "replicated", "fsynced"]
+"""How many copies a change has before it is acknowledged; docs/guarantees.md says what each is worth."""
 
 
 class State(Enum):

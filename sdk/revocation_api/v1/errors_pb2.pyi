@@ -59,6 +59,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """RESOURCE_EXHAUSTED: a queue, the log or a quota is full. Retry after RetryInfo."""
     POSITION_NOT_REACHED: _ErrorReason.ValueType  # 16
     """UNAVAILABLE: a `not_older_than` position was not reached before the deadline."""
+    ACK_NOT_OFFERED: _ErrorReason.ValueType  # 17
+    """FAILED_PRECONDITION: the service does not acknowledge at the level that `min_ack` asks for. Nothing was changed
+    by this attempt.
+    """
     UNAUTHENTICATED: _ErrorReason.ValueType  # 20
     """UNAUTHENTICATED, PERMISSION_DENIED."""
     PERMISSION_DENIED: _ErrorReason.ValueType  # 21
@@ -112,6 +116,10 @@ OVERLOADED: ErrorReason.ValueType  # 15
 """RESOURCE_EXHAUSTED: a queue, the log or a quota is full. Retry after RetryInfo."""
 POSITION_NOT_REACHED: ErrorReason.ValueType  # 16
 """UNAVAILABLE: a `not_older_than` position was not reached before the deadline."""
+ACK_NOT_OFFERED: ErrorReason.ValueType  # 17
+"""FAILED_PRECONDITION: the service does not acknowledge at the level that `min_ack` asks for. Nothing was changed
+by this attempt.
+"""
 UNAUTHENTICATED: ErrorReason.ValueType  # 20
 """UNAUTHENTICATED, PERMISSION_DENIED."""
 PERMISSION_DENIED: ErrorReason.ValueType  # 21

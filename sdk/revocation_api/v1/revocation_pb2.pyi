@@ -97,7 +97,10 @@ class _AckLevelEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     """And on the primary's disk."""
 
 class AckLevel(_AckLevel, metaclass=_AckLevelEnumTypeWrapper):
-    """How many copies an acknowledged change has. Never below what the service is configured with."""
+    """How many copies an acknowledged change has. A call may name the level that it needs at least (`min_ack`): it is
+    refused with ACK_NOT_OFFERED where the service is not configured so. REPLICATED and FSYNCED both contain MEMORY, and
+    neither contains the other.
+    """
 
 ACK_LEVEL_UNSPECIFIED: AckLevel.ValueType  # 0
 MEMORY: AckLevel.ValueType  # 1
