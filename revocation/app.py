@@ -114,7 +114,7 @@ def _explain(running: asyncio.Task[None]) -> int:
 
 
 async def _store(config: Config, embedded: EmbeddedStore | None, stack: AsyncExitStack) -> RedisStore:
-    url = embedded.url if embedded else config.redis_url or ""
+    url = embedded.url if embedded else config.store_url() or ""
     margins = [settings.margin_s for settings in config.realms.values()]
     store = connect(
         url,

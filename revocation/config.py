@@ -32,6 +32,7 @@ from revocation.address import listen_address, redacted_url, split_address
 from revocation.config_rules import ENV_PREFIX, NO_FLAG, ConfigInvalid, Fault, faults_between, warnings_of
 from revocation.keyring import SecretInvalid
 from revocation.realms import RealmName, RealmSettings, read_realms
+from revocation.store_url import complete, read_password
 
 __all__ = ["FLAG_FIELDS", "Ack", "Config", "ConfigInvalid", "Fault", "RealmSettings", "effective", "load"]
 
@@ -138,6 +139,24 @@ class Config(BaseSettings):
     redis_url: Annotated[str, AfterValidator(_store_url)] | None = Field(None, repr=False)
     """URL of the store: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://. Default: embedded."""
 
+    redis_username: Annotated[str, Field(min_length=1, max_length=256)] | None = None
+    """ACL user at the store, if the URL names none."""
+
+    redis_password_file: ReadableFile | None = None
+    """File that holds the password of the store, so that the URL need not."""
+
+    redis_sentinel_password_file: ReadableFile | None = None
+    """File that holds the password of the Sentinels."""
+
+    redis_ca: ReadableFile | None = None
+    """CA of a store with TLS, PEM. Default: those of the system."""
+
+    redis_cert: ReadableFile | None = None
+    """Client certificate for a store that demands one, PEM."""
+
+    redis_key: ReadableFile | None = None
+    """Private key of that certificate, PEM, without a passphrase."""
+
     embedded: bool = Field(default_factory=lambda earlier: earlier["redis_url"] is None)
     """Run a Valkey of its own in the data dir. Default: unless a store URL is given."""
 
@@ -243,6 +262,17 @@ class Config(BaseSettings):
     def warnings(self) -> tuple[str, ...]:
         """What works but deserves a look; `serve` logs it at start."""
         return self._warnings
+
+    def store_url(self) -> str | None:
+        """`redis_url` with user, passwords and TLS files in it, or None. Secret. Raises ValueError for a bad file."""
+        if self.redis_url is None:
+            return None
+        files = {"ssl_ca_certs": self.redis_ca, "ssl_certfile": self.redis_cert, "ssl_keyfile": self.redis_key}
+        options = {name: str(path) for name, path in files.items() if path is not None}
+        if self.redis_sentinel_password_file is not None:
+            options["sentinel_password"] = read_password(self.redis_sentinel_password_file)
+        password = None if self.redis_password_file is None else read_password(self.redis_password_file)
+        return complete(self.redis_url, self.redis_username, password, options)
 
     def secret_text(self) -> str | None:
         """The configured master secrets as text, or None. Raises SecretInvalid if the file cannot be read."""

@@ -11,10 +11,12 @@ import os
 import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from revocation.address import is_local
 from revocation.keyring import SecretInvalid, parse_secret
+from revocation.store_url import has_credentials, is_encrypted, read_password
 
 if TYPE_CHECKING:
     from revocation.config import Config
@@ -65,6 +67,44 @@ def _store(config: Config) -> Iterator[Fault]:
     for name, ack in (("ack", config.ack), ("session_ack", config.session_ack)):
         if config.embedded and ack.level == "replicated" and (name == "ack" or ack != config.ack):
             yield Fault(name, "the embedded store has no replicas; use fsynced, or --redis-url with replicas")
+
+
+def _store_access(config: Config) -> Iterator[Fault]:
+    given = [name for name in _STORE_ACCESS if getattr(config, name) is not None]
+    if config.redis_url is None:
+        yield from (Fault(name, "needs redis_url; the embedded store has no use for it") for name in given)
+        return
+    yield from _store_url(config.redis_url, given)
+    if (config.redis_cert is None) != (config.redis_key is None):
+        missing = "redis_key" if config.redis_key is None else "redis_cert"
+        yield Fault(missing, "is missing; certificate and key go together")
+    yield from _password("redis_password_file", config.redis_password_file)
+    yield from _password("redis_sentinel_password_file", config.redis_sentinel_password_file)
+
+
+def _store_url(url: str, given: list[str]) -> Iterator[Fault]:
+    credentials = [name for name in ("redis_username", "redis_password_file") if name in given]
+    if credentials and has_credentials(url):
+        yield Fault(credentials[0], "contradicts redis_url, which names a user or password itself; drop one of the two")
+    files = [name for name in ("redis_ca", "redis_cert", "redis_key") if name in given]
+    if files and not is_encrypted(url):
+        yield Fault(files[0], "needs a store with TLS; write rediss:// (or rediss+sentinel://, rediss+cluster://)")
+    if "redis_sentinel_password_file" in given and "+sentinel:" not in url:
+        yield Fault("redis_sentinel_password_file", "needs a redis+sentinel:// URL")
+
+
+def _password(field: str, path: Path | None) -> Iterator[Fault]:
+    if path is not None:
+        try:
+            read_password(path)
+        except ValueError as error:
+            yield Fault(field, str(error))
+
+
+_STORE_ACCESS = (
+    *("redis_username", "redis_password_file", "redis_sentinel_password_file"),
+    *("redis_ca", "redis_cert", "redis_key"),
+)
 
 
 def _tls(config: Config) -> Iterator[Fault]:
@@ -137,6 +177,7 @@ def _times(config: Config) -> Iterator[Fault]:
 
 _RULES: dict[Callable[[Config], Iterator[Fault]], frozenset[str]] = {
     _store: frozenset({"embedded", "redis_url", "ack", "session_ack"}),
+    _store_access: frozenset({"redis_url", *_STORE_ACCESS}),
     _tls: frozenset({"tls_cert", "tls_key", "client_ca", "insecure"}),
     _transport: frozenset({"listen", "tls_cert", "insecure"}),
     _callers: frozenset({"listen", "roles", "allow_anonymous"}),

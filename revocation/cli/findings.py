@@ -114,7 +114,7 @@ def store(config: Config) -> Iterator[Finding]:
 
     from revocation.embedded.directory import socket_of
 
-    url = config.redis_url
+    url = config.store_url()
     if config.embedded:
         path = socket_of(config.data_dir)
         if path is None:

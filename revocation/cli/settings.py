@@ -50,6 +50,7 @@ def _option(name: str) -> inspect.Parameter:
 def _metavar(name: str) -> str:
     special = {
         "redis_url": "URL",
+        "redis_username": "NAME",
         "data_dir": "DIR",
         "listen": "HOST:PORT",
         "http_listen": "HOST:PORT",

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import pytest
 import trustme
@@ -112,6 +113,13 @@ def test_unknown_fields_are_refused() -> None:
         ({"ack": "disk"}, "ack"),
         ({"redis_url": "http://x"}, "redis_url"),
         ({"redis_url": "redis:"}, "redis_url"),
+        ({"redis_username": "u"}, "redis_username"),
+        ({"redis_url": "redis://u:p@x", "redis_username": "u"}, "redis_username"),
+        ({"redis_url": "redis://x", "redis_password_file": os.devnull}, "redis_password_file"),
+        ({"redis_url": "redis://x", "redis_ca": os.devnull}, "redis_ca"),
+        ({"redis_url": "rediss://x", "redis_cert": os.devnull}, "redis_key"),
+        ({"redis_url": "rediss://x", "redis_key": os.devnull}, "redis_cert"),
+        ({"redis_url": "redis://x", "redis_sentinel_password_file": __file__}, "redis_sentinel_password_file"),
         ({"listen": "127.0.0.1:65536"}, "listen"),
         ({"listen": "::1:50051"}, "listen"),
         ({"listen": "unix:relative.sock"}, "listen"),
@@ -238,6 +246,40 @@ def test_secrets_are_hidden(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     shown = SHOWN[way](config)
     for hidden in ("pass%20word", "pass word", "hush", secret, secret.partition(":")[2]):
         assert hidden not in shown
+
+
+def test_the_url_of_the_store_is_completed_from_files(tmp_path: Path) -> None:
+    """Whatever characters a password has; the configuration itself shows the file only."""
+    data, sentinel = tmp_path / "data", tmp_path / "sentinel"
+    data.write_text("p@ss/wörd: #?\n")
+    sentinel.write_text("hush & more")
+    config = load(
+        {
+            "redis_url": "rediss+sentinel://a:1,b:2/main/3?socket_timeout=9",
+            "redis_username": "us er",
+            "redis_password_file": data,
+            "redis_sentinel_password_file": sentinel,
+            "redis_ca": __file__,
+        }
+    )
+    url = config.store_url()
+    assert url is not None
+    parts = urlsplit(url)
+    assert (unquote(parts.username or ""), unquote(parts.password or "")) == ("us er", "p@ss/wörd: #?")
+    assert (parts.scheme, parts.netloc.rpartition("@")[2], parts.path) == ("rediss+sentinel", "a:1,b:2", "/main/3")
+    assert dict(parse_qsl(parts.query)) == {
+        "socket_timeout": "9",
+        "sentinel_password": "hush & more",
+        "ssl_ca_certs": __file__,
+    }
+    assert "hush" not in json.dumps(effective(config))
+
+
+def test_a_store_url_that_needs_nothing_stays_as_it_is() -> None:
+    """In particular the empty host of a unix socket."""
+    for url in ("redis://host:1/0", "unix:///run/x.sock?db=1", "redis+cluster://a:1,b:2"):
+        assert load({"redis_url": url}).store_url() == url
+    assert load({}).store_url() is None
 
 
 def test_faults_do_not_repeat_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
