@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.envoy import Envoy
-from tests.e2e.installation import Installation, Verifier
+from tests.e2e.installation import Installation, Replica, Verifier
 from tests.e2e.load import Load, assert_kept, assert_logged_once
 from tests.e2e.processes import until
 
@@ -20,7 +19,7 @@ MAX_STALENESS_S = 6.0
 
 
 @pytest.fixture
-def proxied(installation: Installation) -> Iterator[tuple[Installation, Envoy, str]]:
+def proxied(installation: Installation) -> tuple[Installation, Envoy, str]:
     store = installation.store(aof=False)
     replicas = installation.add_replicas(3, store.url, drain_s=2)
     envoy = Envoy(installation.folder, [replica.port for replica in replicas])
@@ -30,13 +29,41 @@ def proxied(installation: Installation) -> Iterator[tuple[Installation, Envoy, s
     for number in range(VERIFIERS):
         kind = ("thread", "asyncio")[number % 2]
         installation.add_verifier(kind, addresses=envoy.address, max_staleness=MAX_STALENESS_S)
-    yield installation, envoy, store.url
+    return installation, envoy, store.url
 
 
 def streams(verifier: Verifier) -> tuple[int, int]:
     """How many streams it has begun, and how many of them with a snapshot."""
     begun = [line for line in verifier.log().splitlines() if " Welcome " in line]
     return len(begun), sum("SNAPSHOT" in line for line in begun)
+
+
+def rolled(installation: Installation, envoy: Envoy, load: Load) -> int:
+    """Drains one replica after the other and starts it anew; returns how many streams had to move."""
+    moved = 0
+    for replica in installation.replicas:
+        moved += int(replica.metric("subscribers"))
+        load.until_more(20)
+        assert replica.drain() == 0, replica.log()[-2000:]
+        load.until_more(20)
+        back(replica, envoy)
+    return moved
+
+
+def killed(replica: Replica, envoy: Envoy, load: Load) -> int:
+    """Kills a replica and starts it anew; returns how many streams had to move."""
+    moved = int(replica.metric("subscribers"))
+    replica.kill()
+    load.until_more(40)
+    back(replica, envoy)
+    load.until_more(40)
+    return moved
+
+
+def back(replica: Replica, envoy: Envoy) -> None:
+    replica.start()
+    replica.wait_ready()
+    envoy.wait_healthy(3)
 
 
 def test_replicas_are_killed_rolled_and_drained_behind_envoy(proxied: tuple[Installation, Envoy, str]) -> None:
@@ -54,23 +81,7 @@ def test_replicas_are_killed_rolled_and_drained_behind_envoy(proxied: tuple[Inst
     calls = [replica.metric("rpc_requests_total", method="Revoke") for replica in installation.replicas]
     assert min(calls) > 0, f"every replica gets calls over the one connection of the client: {calls}"
 
-    moved = 0
-    for replica in installation.replicas:  # rolled: drained, and started anew
-        moved += int(replica.metric("subscribers"))
-        load.until_more(20)
-        assert replica.drain() == 0, replica.log()[-2000:]
-        load.until_more(20)
-        replica.start()
-        replica.wait_ready()
-        envoy.wait_healthy(3)
-    killed = installation.replicas[0]
-    moved += int(killed.metric("subscribers"))
-    killed.kill()
-    load.until_more(40)
-    killed.start()
-    killed.wait_ready()
-    envoy.wait_healthy(3)
-    load.until_more(40)
+    moved = rolled(installation, envoy, load) + killed(installation.replicas[0], envoy, load)
     load.stop()
 
     assert not [wanted.failures for wanted in load.all if wanted.failures]
