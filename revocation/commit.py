@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
 from dataclasses import dataclass
 
 import structlog
 
 from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, ServiceError, Unavailable
+from revocation.fair import FairQueue
 from revocation.replica import Fenced, NotReady, Replica
 from revocation.store import (
     Closed,
@@ -56,7 +56,7 @@ class Committer:
         self._replica = replica
         self._store = store
         self._durability = durability
-        self._queue: deque[_Waiting] = deque()
+        self._queue: FairQueue[_Waiting] = FairQueue()
         self._rows = 0
         """Rows of what waits in the queue."""
         self._last_round: asyncio.Task[None] | None = None
@@ -72,7 +72,7 @@ class Committer:
         loop = asyncio.get_running_loop()
         rows = sum(len(g.rows) // 12 if isinstance(g, Denials) else len(g.fingerprints) // 8 for g in op.groups)
         waiting = _Waiting(op, rows, deadline, False, loop.create_future())
-        self._queue.append(waiting)
+        self._queue.put(op.realm, waiting)
         self._rows += rows
         if self._running is None:
             self._running = asyncio.create_task(self._run(), name=f"commit-{self._replica.index}")
@@ -109,8 +109,8 @@ class Committer:
     def _take(self) -> list[_Waiting]:
         batch: list[_Waiting] = []
         rows = 0
-        while self._queue and (not batch or rows + self._queue[0].rows <= MAX_ROWS):
-            waiting = self._queue.popleft()
+        while self._queue and (not batch or rows + self._queue.first().rows <= MAX_ROWS):
+            waiting = self._queue.take()
             self._rows -= waiting.rows
             if not waiting.future.done():  # else its caller has gone
                 batch.append(waiting)
@@ -177,7 +177,8 @@ class Committer:
             for waiting in batch:
                 self._fail(waiting, self._late(waiting.tried))
             return
-        self._queue.extendleft(reversed(batch))
+        for realm in dict.fromkeys(waiting.op.realm for waiting in batch):
+            self._queue.put_back(realm, (waiting for waiting in batch if waiting.op.realm == realm))
         self._rows += sum(waiting.rows for waiting in batch)
         loop = asyncio.get_running_loop()
         first = min(waiting.deadline for waiting in batch) - loop.time()

@@ -13,6 +13,7 @@ from revocation.keyring import Keyring
 from revocation.limits import SILENCE_S
 from revocation.membership import Timing
 from revocation.partition import Applied
+from revocation.quotas import Quotas
 from revocation.replica import Replica, ReplicaOptions
 from revocation.service import Realm, Revocations
 from revocation.session_keys import SessionKeys
@@ -42,6 +43,10 @@ class Node:
         self.ack: Ack = config.ack
         self.metrics = metrics
         self.max_subscribers = config.max_subscribers
+        self.quotas = Quotas(
+            {name: settings.limits for name, settings in config.realms.items()},
+            lambda realm, limit: metrics.limited.labels(realm, limit).inc(),
+        )
         self.store_name = ""
         self._store = store
         self._keyring = keyring

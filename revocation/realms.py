@@ -33,6 +33,48 @@ def realm_name(name: str) -> str:
 RealmName = Annotated[str, AfterValidator(realm_name)]
 
 
+class RealmLimits(BaseModel):
+    """How much of each replica one realm may use. 0: no limit.
+
+    A limit that is not given depends on who else is there: with one realm there is nobody to be fair to, and none;
+    with several, those of `quotas.BETWEEN_REALMS`, and half of the replica's streams.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    calls_per_s: Annotated[int | None, Field(ge=0, le=10_000_000)] = None
+    """Calls, of whatever kind; opening a stream is one."""
+
+    calls_burst: Annotated[int | None, Field(ge=1, le=10_000_000)] = None
+    """Calls that may come at once after a quiet time. Default: what two seconds bring."""
+
+    identity_calls_per_s: Annotated[int | None, Field(ge=0, le=10_000_000)] = None
+    """Calls of one identity. Default: whatever the realm has."""
+
+    identity_calls_burst: Annotated[int | None, Field(ge=1, le=10_000_000)] = None
+    """Default: what two seconds bring."""
+
+    rows_per_s: Annotated[int | None, Field(ge=0, le=10_000_000)] = None
+    """Tokens in batches. Two seconds' worth, or one batch, may come at once."""
+
+    max_in_flight: Annotated[int | None, Field(ge=0, le=1_000_000)] = None
+    """Calls that are being answered at the same time."""
+
+    max_subscribers: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
+    """Streams of verifiers."""
+
+    max_snapshots: Annotated[int | None, Field(ge=0, le=10_000)] = None
+    """Snapshots that are being sent at the same time."""
+
+    catch_up_bytes_per_s: Annotated[int | None, Field(ge=0, le=10**12)] = None
+    """What is sent to verifiers that come late: snapshots and what they missed. Sixteen seconds' worth at once."""
+
+    def filled(self, defaults: RealmLimits) -> RealmLimits:
+        """These limits, with `defaults` for those that are not given."""
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        return defaults.model_copy(update=given)
+
+
 class RealmSettings(BaseModel):
     """Settings of one realm. A lowered limit takes effect only after the old one has passed."""
 
@@ -64,6 +106,9 @@ class RealmSettings(BaseModel):
 
     overflow: Literal["deny", "evict_oldest"] = "deny"
     """What a login beyond a limit does: it is refused, or the oldest session ends everywhere."""
+
+    limits: RealmLimits = RealmLimits()
+    """How much of the service the realm may use."""
 
     @model_validator(mode="after")
     def _idle_within_absolute(self) -> Self:

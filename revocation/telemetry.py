@@ -191,6 +191,8 @@ class Metrics:
         self.rpc_requests = counter("rpc_requests", "Finished calls.", "method", "code")
         self.rpc_seconds = histogram("rpc_seconds", "Time that calls took.", "method", "code")
 
+        self.limited = counter("limited", "Calls and streams refused by a limit of their realm.", "realm", "limit")
+
         self.commits = counter("commits", "Commit scripts run, by outcome: done, refused, unknown.", "outcome")
         self.rows_committed = counter("rows_committed", "Rows that acknowledged commits added.", "realm")
         self.barrier_seconds = histogram("barrier_seconds", "Time that barriers at the store took.", "partition")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
 
 import grpc
@@ -13,7 +15,8 @@ from prometheus_client import Counter, Histogram
 
 from revocation import limits
 from revocation.auth import Authorizer
-from revocation.errors import ServiceError, Unavailable
+from revocation.errors import Overloaded, ServiceError, Unavailable
+from revocation.quotas import HOLD_MS, Quotas, Refused
 from revocation.roles import Caller
 from revocation.rpc.errors import code_of, trailers
 from revocation.telemetry import Metrics, begin_request
@@ -26,16 +29,26 @@ Response = TypeVar("Response")
 class Calls:
     """Runs the bodies of RPC methods."""
 
-    def __init__(self, metrics: Metrics, authorizer: Authorizer) -> None:
+    def __init__(self, metrics: Metrics, authorizer: Authorizer, quotas: Quotas) -> None:
         self._metrics = metrics
         self._authorizer = authorizer
+        self._quotas = quotas
         self._meters: dict[tuple[str, grpc.StatusCode], tuple[Counter, Histogram]] = {}
         self.draining = False
 
     async def run(
-        self, context: Context, method: str, realm: str, body: Callable[[Caller, float], Awaitable[Response]]
+        self,
+        context: Context,
+        method: str,
+        realm: str,
+        body: Callable[[Caller, float], Awaitable[Response]],
+        *,
+        rows: int = 0,
     ) -> Response:
-        """Authorises `method` (a row of roles.TABLE), runs `body(caller, deadline)`, and turns errors into statuses."""
+        """Authorises `method` (a row of roles.TABLE), runs `body(caller, deadline)`, and turns errors into statuses.
+
+        `rows` is what the call weighs besides being one. Who may not call in a realm uses nothing of its limits.
+        """
         begun = time.perf_counter()
         _begin(context)
         code = grpc.StatusCode.OK
@@ -43,7 +56,8 @@ class Calls:
             if self.draining and method != "Watch":
                 raise Unavailable("this replica is shutting down", reason="DRAINING")
             caller = await self._authorizer.authorize(context, method, realm)
-            return await body(caller, deadline(context))
+            async with self._admitted(realm, caller, rows, stream=method == "Watch"):
+                return await body(caller, deadline(context))
         except ServiceError as error:
             code = code_of(error)
             await _abort(context, error)
@@ -63,6 +77,31 @@ class Calls:
             raise AssertionError("unreachable") from error
         finally:
             self._count(method, code, time.perf_counter() - begun)
+
+    @contextlib.asynccontextmanager
+    async def _admitted(self, realm: str, caller: Caller, rows: int, *, stream: bool) -> AsyncIterator[None]:
+        """Within the limits of the realm and the caller. Raises Overloaded."""
+        refused = self._quotas.admit(realm, caller.name, rows, time.perf_counter())
+        if refused is not None:
+            await self._hold(realm, refused)
+            # Spread, or all who wait would come back at the same moment.
+            hint = int(refused.retry_after_ms * random.uniform(1.0, 1.5))
+            raise Overloaded(f"the realm's limit of {refused.limit} is reached", retry_after_ms=hint)
+        if stream:  # it lasts; what bounds streams is in `watch.py`
+            self._quotas.leave(realm)
+        try:
+            yield
+        finally:
+            if not stream:
+                self._quotas.leave(realm)
+
+    async def _hold(self, realm: str, refused: Refused) -> None:
+        """Keeps a refusal for a while: a caller that ignores the hint must not cost more than one that heeds it."""
+        if self._quotas.hold(realm):
+            try:
+                await asyncio.sleep(min(refused.retry_after_ms, HOLD_MS) / 1000)
+            finally:
+                self._quotas.let_go(realm)
 
     def _count(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
         meters = self._meters.get((method, code))

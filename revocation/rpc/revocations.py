@@ -47,7 +47,7 @@ class RevocationServicer:
             self._record(operation, targets, receipt, request.reason)
             return wire.receipt(request.op_id, receipt)
 
-        return await self._calls.run(context, "BatchRevokeTokens", request.realm, body)
+        return await self._calls.run(context, "BatchRevokeTokens", request.realm, body, rows=len(request.items))
 
     async def Check(self, request: pb.CheckRequest, context: Context) -> pb.CheckResponse:
         async def body(_: Caller, deadline: float) -> pb.CheckResponse:

@@ -47,7 +47,7 @@ class Server:
     """A started gRPC server. `port` is the one it listens on (0 for a unix socket)."""
 
     def __init__(self, config: Config, node: Node, authorizer: Authorizer) -> None:
-        self.calls = Calls(node.metrics, authorizer)
+        self.calls = Calls(node.metrics, authorizer, node.quotas)
         self._config = config
         self._watch = Watch(self.calls, node)
         self._health = health.aio.HealthServicer()

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import structlog
 
@@ -64,6 +64,7 @@ class Watch:
             wire.bounded("hello.sdk_version", hello.sdk_version, limits.LABEL_BYTES),
         )
         resume = stream.positions_from(hello.resume)
+        self._admit(hub, resume)
         await hub.prepare(resume)
         self._may_begin()  # still
         beginning = self._subscribe(hub, subscriber, resume)
@@ -76,7 +77,8 @@ class Watch:
             announced = Announced(settings.max_token_life_s, settings.max_leeway_s, settings.margin_s)
             store_ms = self._node.store_ms()
             welcome = stream.welcome(beginning.intents, announced, realm.keys, store_ms, self._node.replica_id)
-            await self._begin(welcome, beginning, subscriber, context)
+            with self._catching_up(hub.realm, beginning):
+                await self._begin(welcome, beginning, subscriber, context)
             await self._write_out(subscriber, context)
         finally:
             hub.subscribers.discard(subscriber)
@@ -93,9 +95,20 @@ class Watch:
         if sum(len(hub.subscribers) for hub in self._node.hub.realms.values()) >= self._node.max_subscribers:
             raise Overloaded("as many streams as this replica takes", retry_after_ms=_jitter(5_000), reason=_TOO_MANY)
 
+    def _admit(self, hub: RealmHub, resume: tuple[Position, ...]) -> None:
+        """The realm's own limits. Who missed nothing costs nothing, and may always come back."""
+        quotas = self._node.quotas
+        refused = quotas.admit_stream(hub.realm, len(hub.subscribers), self._node.max_subscribers)
+        if refused is None and resume != hub.positions():
+            refused = quotas.admit_late(hub.realm, time.perf_counter())
+        if refused is not None:
+            text = f"the realm's limit of {refused.limit} is reached"
+            raise Overloaded(text, retry_after_ms=_jitter(2 * refused.retry_after_ms), reason=_TOO_MANY)
+
     def _subscribe(self, hub: RealmHub, subscriber: Subscriber, resume: tuple[Position, ...]) -> Beginning:
         try:
-            beginning = hub.subscribe(subscriber, resume, self._node.hub.may_snapshot)
+            may_snapshot = self._node.hub.may_snapshot and self._node.quotas.may_snapshot(hub.realm)
+            beginning = hub.subscribe(subscriber, resume, may_snapshot)
         except Busy:
             raise Overloaded("too many snapshots at once", retry_after_ms=_jitter(2_000), reason=_TOO_MANY) from None
         self._node.metrics.subscribers.labels(hub.realm).set(len(hub.subscribers))
@@ -103,6 +116,15 @@ class Watch:
             if intent.reason:
                 self._node.metrics.snapshots.labels(intent.reason).inc()
         return beginning
+
+    @contextlib.contextmanager
+    def _catching_up(self, realm: str, beginning: Beginning) -> Iterator[None]:
+        snapshot = beginning.snapshots > 0
+        self._node.quotas.catching_up(realm, sum(map(len, beginning.messages)), snapshot)
+        try:
+            yield
+        finally:
+            self._node.quotas.caught_up(realm, snapshot)
 
     async def _begin(self, welcome: bytes, beginning: Beginning, subscriber: Subscriber, context: Context) -> None:
         hub, loop = self._node.hub, asyncio.get_running_loop()
