@@ -10,7 +10,7 @@ every realm key; none takes precedence over another (I1). What is compared: WHAT
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from revocation_sdk._lattice import FIRST_CUTOFF_KIND, NEVER, Cutoff, Kind, RealmKey
@@ -18,6 +18,8 @@ from revocation_sdk._recent import Recent
 from revocation_sdk._view import View
 
 Versions = tuple[int, int, int]
+Found = Sequence[tuple[int, Cutoff]]
+"""Entries with the numbers of their kinds."""
 NO_VERSIONS: Versions = (0, 0, 0)
 MAX_VERSION = 2**64 - 1
 
@@ -52,14 +54,28 @@ class Revoked(NamedTuple):
 
 
 class Prints:
-    """The fingerprints of some facts, each worked out when a view first has a table for it."""
+    """The fingerprints of some facts, each worked out when a view first has a table for it.
 
-    __slots__ = ("_by_table", "facts", "keys")
+    And what the last look at a view found for them, which holds as long as that view has not changed.
+    """
+
+    __slots__ = ("_by_table", "facts", "keys", "last")
 
     def __init__(self, keys: tuple[RealmKey, ...], facts: Facts) -> None:
         self.keys = keys
         self.facts = facts
+        self.last: tuple[object, Found] = (None, ())
+        """The generation that was looked at and what there was; one reference, so that threads see both or neither."""
         self._by_table: dict[tuple[int, int], list[int]] = {}
+
+    def look(self, view: View) -> Found:
+        """The entries of a view for these facts, in force or not."""
+        generation = view.generation  # before the tables: a change meanwhile makes the next one look again
+        found = [
+            (place[0], entry) for place, table in view.tables().items() for entry in table.find_all(self.of(place))
+        ]
+        self.last = generation, found
+        return found
 
     def of(self, place: tuple[int, int]) -> list[int]:
         """What to look up in the table of this kind and key tag."""
@@ -97,11 +113,13 @@ def prints_of(keys: tuple[RealmKey, ...], facts: Facts) -> Prints:
 
 def judge_prints(view: View, prints: Prints, now: float, margin_s: float) -> Revoked | None:
     """As `judge`, for somebody who keeps the fingerprints with the token."""
+    generation, entries = prints.last
+    if generation is not view.generation:
+        entries = prints.look(view)
     found: Revoked | None = None
-    for place, table in view.tables().items():
-        for entry in table.find_all(prints.of(place)):
-            if _kills(entry, place[0], prints.facts, now, margin_s):
-                found = _narrower(found, Revoked(_KINDS[place[0]], entry.at_ms))
+    for kind, entry in entries:
+        if _kills(entry, kind, prints.facts, now, margin_s):
+            found = _narrower(found, Revoked(_KINDS[kind], entry.at_ms))
     return found
 
 

@@ -193,6 +193,9 @@ class View:
     def __init__(self, builder: Builder | None = None) -> None:
         self._builder = builder or best_builder()
         self._tables: dict[tuple[int, int], _Table] = {}
+        self.generation = object()
+        """Another one after every change, of no other view, and published behind it: who read it before looking, and
+        finds it still there, would find the same again. Whoever renews a lease does so later still."""
 
     def denied(self, kind: Kind, key_tag: int, fp: int, now: float) -> bool:
         """Whether a token, session or signing key is revoked at `now`."""
@@ -219,10 +222,13 @@ class View:
             for kind, key_tag, rows in parse_groups(part):
                 if rows:
                     found.setdefault((kind, key_tag), []).append(rows)
-        while found:
-            (kind, key_tag), packed = found.popitem()
-            self._table(kind, key_tag).merge(packed)
-            packed.clear()
+        try:
+            while found:
+                (kind, key_tag), packed = found.popitem()
+                self._table(kind, key_tag).merge(packed)
+                packed.clear()
+        finally:  # also when memory ran out in the middle
+            self.generation = object()
         if sum(map(len, parts)) >= _LARGE:
             give_back()
 
@@ -234,6 +240,7 @@ class View:
         before = len(self)
         for table in tuple(self._tables.values()):
             table.drop_expired(math.floor(min(now, NEVER - 1)))
+        self.generation = object()
         if before >= _LARGE // DENIAL.size and len(self) != before:
             give_back()
 

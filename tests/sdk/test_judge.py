@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from revocation_sdk._judge import NO_VERSIONS, Facts, Revoked, issued_before, judge, versions_for, versions_of
+from revocation_sdk._judge import (
+    NO_VERSIONS,
+    Facts,
+    Prints,
+    Revoked,
+    issued_before,
+    judge,
+    judge_prints,
+    versions_for,
+    versions_of,
+)
 from revocation_sdk._lattice import CUTOFF, DENIAL, NEVER, Group, Kind, RealmKey, join_groups
 from revocation_sdk._recent import Recent
 from revocation_sdk._view import View
@@ -152,6 +162,46 @@ def test_what_is_remembered_makes_no_difference(known: list[Entry], tokens: list
             expected = Reference(known[:number]).revoked(token, NOW)
             verdict = judge(view, KEYS, token, NOW, MARGIN)
             assert (verdict is not None) == bool(expected)
+
+
+changes = st.one_of(
+    st.tuples(st.just("merge"), entries), st.tuples(st.just("drop"), st.integers(NOW - 2, NOW + 2 * MARGIN))
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), changes), max_size=12), st.lists(facts, min_size=1, max_size=3))
+def test_a_look_that_is_remembered_equals_a_new_one(
+    schedule: list[tuple[bool, tuple[str, Any]]], tokens: list[Facts]
+) -> None:
+    """Of two views that change and expire by turns, with the same tokens asked of both."""
+    views = View(), View()
+    kept = [Prints(KEYS, token) for token in tokens]
+    for which, (what, value) in schedule:
+        if what == "merge":
+            views[which].merge(value.rows)
+        else:
+            views[which].drop_expired(value)
+        for view in (*views, views[0]):
+            for prints in kept:
+                new = judge_prints(view, Prints(KEYS, prints.facts), NOW, MARGIN)
+                assert judge_prints(view, prints, NOW, MARGIN) == new
+
+
+def test_a_revocation_that_comes_during_a_look_is_seen_by_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """I1: the look began before it, so that what it found must not stand for the view after it."""
+    view, prints = view_of(Entry(Kind.TOKEN, OLD, None, "other", NEVER)), Prints(KEYS, Facts(token_id="a"))
+    tables = view.tables()
+    before = {place: type("Before", (), {"find_all": lambda self, fps: []})() for place in tables}
+
+    def late() -> Any:
+        monkeypatch.undo()
+        view.merge(Entry(Kind.TOKEN, OLD, None, "a", NEVER).rows)
+        return before
+
+    monkeypatch.setattr(view, "tables", late)
+    assert judge_prints(view, prints, NOW, MARGIN) is None
+    assert judge_prints(view, prints, NOW, MARGIN) == Revoked(Kind.TOKEN, 0)
 
 
 @settings(deadline=None)

@@ -70,14 +70,25 @@ def outcome(verifier: Verifier, token: str) -> tuple[object, ...]:
     return verified.claims, verified.freshness.fresh, verified.freshness.position
 
 
+configured = st.fixed_dictionaries(
+    {
+        "on_stale": st.sampled_from(["deny", "allow"]),
+        "leeway": st.sampled_from([0, 5, 60]),
+        "max_staleness": st.sampled_from([4.0, 15.0]),
+        "version_claim": st.sampled_from(["tver", None]),
+        "issuer_skew": st.sampled_from([0, 2]),
+    }
+)
+
+
 @settings(deadline=None)
-@given(st.lists(steps, max_size=30))
-def test_equals_a_verifier_without_a_memory(schedule: list[tuple[str, int]]) -> None:
+@given(st.lists(steps, max_size=30), configured)
+def test_equals_a_verifier_without_a_memory(schedule: list[tuple[str, int]], options: dict[str, Any]) -> None:
     client = fake()
     source = StaticKeys(KEY_SETS[0])
 
     def verifier() -> Verifier:
-        made = verifier_of(client)
+        made = verifier_of(client, **options)
         made._keys = source
         return made
 
