@@ -1,3 +1,3 @@
 """The revocation service. Users import `revocation_sdk`; this package is what `revocation serve` runs."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from revocation_sdk import RevocationClient
 from tests.e2e.processes import LIMIT_S, Answering, Process, until
+from tests.e2e.releases import Release
 from tests.e2e.tokens import AUDIENCE, ISSUER, Signer
 from tests.servers import Server, Servers, free_port
 
@@ -27,7 +28,9 @@ FAST = {"settle_s": 0.4, "heartbeat_s": 0.1, "detect_s": 1.0, "strike_after_s": 
 class Replica(Process):
     """`revocation serve`."""
 
-    def __init__(self, name: str, folder: Path, *, module: str = "revocation", **flags: Any) -> None:
+    def __init__(
+        self, name: str, folder: Path, *, module: str = "revocation", release: Release | None = None, **flags: Any
+    ) -> None:
         self.port, self.http_port = free_port(), free_port()
         self.id = name
         given = {
@@ -35,7 +38,7 @@ class Replica(Process):
             "replica_id": name, **FAST, **flags,
         }  # fmt: skip
         words = [word for field, value in given.items() for word in (f"--{field.replace('_', '-')}", str(value))]
-        super().__init__(name, ["-m", module, "serve", *words], folder)
+        super().__init__(name, ["-m", module, "serve", *words], folder, release=release)
 
     @property
     def address(self) -> str:
@@ -73,12 +76,21 @@ class Replica(Process):
 class Verifier(Answering):
     """A process with a client and a Verifier."""
 
-    def __init__(self, name: str, folder: Path, addresses: str, signer: Signer, kind: str, **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        addresses: str,
+        signer: Signer,
+        kind: str,
+        release: Release | None = None,
+        **options: Any,
+    ) -> None:
         given = {
             "kind": kind, "addresses": addresses, "jwks": signer.jwks(), "issuer": ISSUER, "audience": AUDIENCE,
             "ping_interval": PING_S, "max_staleness": MAX_STALENESS_S, "on_stale": "deny", "name": name, **options,
         }  # fmt: skip
-        super().__init__(name, ["-m", "tests.e2e.verifier_process", json.dumps(given)], folder)
+        super().__init__(name, ["-m", "tests.e2e.verifier_process", json.dumps(given)], folder, release=release)
         self.max_staleness: float = given["max_staleness"]
 
         self._ready = False

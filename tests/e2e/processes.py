@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.e2e.releases import Release
+
 T = TypeVar("T")
 
 LIMIT_S = 30.0
@@ -47,8 +49,17 @@ def until(look: Callable[[], T], what: str, timeout: float = LIMIT_S) -> T:
 class Process:
     """One process with a log, which restarts do not empty."""
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+        release: Release | None = None,
+    ) -> None:
         self.name = name
+        self.release = release
+        """Whose code it runs from the next start on; None: the code at hand."""
         self.log_path = folder / f"{name}.log"
         self.stopped = False
         self._command = [sys.executable, *command]
@@ -71,7 +82,9 @@ class Process:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-ISc", _LAUNCH, str(os.getpid()), *self._command],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=self._env,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+                env=self._env | (self.release.env if self.release else {}),
+                cwd=self.release.folder if self.release else None,
             )  # fmt: skip
         self.stopped = False
 
@@ -144,8 +157,15 @@ class Process:
 class Answering(Process):
     """A process that answers each line of JSON with one."""
 
-    def __init__(self, name: str, command: Sequence[str], folder: Path, env: Mapping[str, str] | None = None) -> None:
-        super().__init__(name, command, folder, env)
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+        release: Release | None = None,
+    ) -> None:
+        super().__init__(name, command, folder, env, release)
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._lock = threading.Lock()
 

@@ -14,9 +14,9 @@ from revocation.barrier import Barrier
 from revocation.membership import Timing
 from revocation.partition import Applied
 from revocation.replica import Replica, ReplicaOptions
-from revocation.store import Closed, Denials, Durability, LogEntry, Op, StoreUnavailable
+from revocation.store import Closed, Cutoffs, Denials, Durability, LogEntry, Op, StoreUnavailable
 from revocation.store.memory import MemoryStore
-from revocation_sdk._lattice import DENIAL, Kind
+from revocation_sdk._lattice import DENIAL, FIRST_CUTOFF_KIND, Kind
 
 
 class Unreliable(MemoryStore):
@@ -149,3 +149,29 @@ class Slow(MemoryStore):
             self.proposing.set()
             await self.go_on.wait()
         return await super().propose(*arguments)
+
+
+@pytest.mark.parametrize("kind", [9, 63, 99, 127])
+async def test_entries_of_kinds_that_only_a_later_release_knows_are_healed_like_all_others(kind: int) -> None:
+    """A replica that was not upgraded yet may be the only one whose memory survives (I2)."""
+    store = MemoryStore(lambda: time.time_ns() // 1_000_000)
+    expires_at = int(time.time()) + 600
+    rows = DENIAL.pack(7, expires_at)
+    async with running(store, "first") as first:
+        now = time.time_ns() // 1_000_000
+        group = Denials(kind, 1, rows) if kind < FIRST_CUTOFF_KIND else Cutoffs(kind, 1, 600, (7).to_bytes(8, "little"))
+        op = Op("default", "1" * 32, "0" * 32, (group,))
+        answer = await store.commit(0, first.standing(), now, [op], Durability())
+        assert not isinstance(answer, Closed)
+        await asyncio.wait_for(first.applied(first.standing().log_id, answer.seq), 5)
+        held = b"".join(first.partition.realm("default").view.chunks())
+        assert held[0] == kind
+        log_id = first.standing().log_id
+        store.wipe("another")
+        for _ in range(500):
+            if first.state == "usable" and first.partition.log_id != log_id:
+                break
+            await asyncio.sleep(0.01)
+        assert first.partition.log_id != log_id
+        async with running(store, "second") as second:
+            assert b"".join(second.partition.realm("default").view.chunks()) == held
