@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from revocation.cli.connection import Connection, client_command
-from revocation.cli.findings import Finding, certificates, configuration, service, store, transport
+from revocation.cli.findings import Finding, certificates, configuration, service, transport
+from revocation.cli.findings_store import store
 from revocation.cli.output import Exit, Output
 
 

@@ -1,4 +1,4 @@
-"""What `doctor` looks at, one function for each part of the system. Every finding says what it saw and what to do."""
+"""What `doctor` looks at, the store excepted. Every finding says what it saw and what to do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import quote
 
 from revocation.cli.connection import Connection
 from revocation.cli.output import span
@@ -25,7 +24,7 @@ _PROMOTION_S = 5.0
 """What a promotion at the store takes, roughly; Sentinel's down-after-milliseconds decides."""
 
 _HEALED_ROWS_A_SECOND = 200_000
-_STORE_TIMEOUT_S = 3.0
+_CONNECT_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,35 +107,6 @@ def service(connection: Connection, config: Config | None) -> Iterator[Finding]:
         yield _staleness(status, client, config)
 
 
-def store(config: Config) -> Iterator[Finding]:
-    """The store itself, asked directly where this machine reaches it."""
-    import redis
-
-    from revocation.embedded.directory import socket_of
-
-    url = config.store_url()
-    if config.embedded:
-        path = socket_of(config.data_dir)
-        if path is None:
-            yield Finding("store", "skip", f"no embedded store runs in {config.data_dir}")
-            return
-        url = f"unix://{quote(str(path))}"
-    assert url is not None
-    options = {"socket_timeout": _STORE_TIMEOUT_S, "socket_connect_timeout": _STORE_TIMEOUT_S}
-    client: Any = redis.Redis.from_url(url, decode_responses=True, **options)
-    try:
-        yield from _store_answers(client, config)
-    except redis.RedisError as error:
-        yield Finding(
-            "store",
-            "fail",
-            f"it does not answer: {type(error).__name__}",
-            "check redis_url, its password and its TLS; an ACL user needs +info and +config|get",
-        )
-    finally:
-        client.close()
-
-
 def _partitions(status: ServiceStatus) -> Iterator[Finding]:
     for number, partition in enumerate(status.partitions):
         if partition.state == "usable":
@@ -196,86 +166,6 @@ def _staleness(status: ServiceStatus, client: RevocationClient, config: Config |
     return Finding("max_staleness", "ok", f"{message} (a promotion of {promotion:g} s assumed)")
 
 
-def _store_answers(client: Any, config: Config) -> Iterator[Finding]:
-    info = client.info()
-    version = info.get("valkey_version") or info.get("redis_version")
-    product = "valkey" if "valkey_version" in info else "redis"
-    old = tuple(int(part) for part in str(version).split(".")[:2]) < ((8, 0) if product == "valkey" else (7, 0))
-    yield Finding(
-        "store", "fail" if old else "ok", f"{product} {version}", "Redis 7.0 or Valkey 8 is needed" if old else ""
-    )
-    yield _eviction(info, config)
-    yield from _memory(info)
-    yield from _persistence(client, info, config)
-    yield from _replication(info, config)
-
-
-def _eviction(info: dict[str, Any], config: Config) -> Finding:
-    policy = info.get("maxmemory_policy", "unknown")
-    if policy == "noeviction":
-        return Finding("eviction", "ok", "maxmemory-policy is noeviction")
-    return Finding(
-        "eviction",
-        "warn" if config.allow_eviction else "fail",
-        f"maxmemory-policy is {policy}: the store may forget revocations",
-        "set `maxmemory-policy noeviction`",
-    )
-
-
-def _memory(info: dict[str, Any]) -> Iterator[Finding]:
-    most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
-    if most and used > 0.8 * most:
-        yield Finding(
-            "memory", "warn", f"{used / most:.0%} of maxmemory is used; when full, commits fail", "raise maxmemory"
-        )
-
-
-def _persistence(client: Any, info: dict[str, Any], config: Config) -> Iterator[Finding]:
-    if int(info.get("aof_enabled", 0)):
-        policy = client.config_get("appendfsync").get("appendfsync", "unknown")
-        if info.get("aof_last_write_status") != "ok":
-            yield Finding("persistence", "fail", "the last write to the append-only file failed", "is the disk full?")
-        elif config.ack.level == "fsynced" or policy == "always":
-            yield Finding("persistence", "ok", f"append-only file, appendfsync {policy}")
-        else:
-            yield Finding(
-                "persistence",
-                "ok",
-                f"append-only file, appendfsync {policy}: a power cut loses about a second, which the replicas heal",
-            )
-    elif config.ack.level == "fsynced":
-        yield Finding("persistence", "fail", "ack fsynced needs an append-only file", "set `appendonly yes`")
-    else:
-        yield Finding(
-            "persistence",
-            "warn",
-            "no append-only file: after losing store and all replicas of the service at once, everything is forgotten",
-            "set `appendonly yes`",
-        )
-
-
-def _replication(info: dict[str, Any], config: Config) -> Iterator[Finding]:
-    role, replicas = info.get("role"), int(info.get("connected_slaves", 0))
-    if role != "master":
-        yield Finding("replication", "fail", f"redis_url leads to a {role}", "give the URL of the primary")
-    elif config.ack.level == "replicated" and replicas < config.ack.copies:
-        yield Finding(
-            "replication",
-            "fail",
-            f"ack {config.ack} with {replicas} store replicas: nothing can be acknowledged",
-            "connect more replicas, or lower --ack",
-        )
-    elif config.ack.level == "replicated" and replicas > config.ack.copies:
-        yield Finding(
-            "replication",
-            "warn",
-            f"ack {config.ack} with {replicas} store replicas: a promoted one may lack acknowledged changes",
-            "wait for all, or for a quorum under the conditions of docs/guarantees.md",
-        )
-    else:
-        yield Finding("replication", "ok", f"primary with {replicas} replicas, ack {config.ack}")
-
-
 def _presented(host: str, port: int) -> bytes:
     """The certificate at an address, whoever signed it: only its dates are looked at."""
     context = ssl.create_default_context()
@@ -283,7 +173,7 @@ def _presented(host: str, port: int) -> bytes:
     context.verify_mode = ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])
     with (
-        socket.create_connection((host, port), _STORE_TIMEOUT_S) as plain,
+        socket.create_connection((host, port), _CONNECT_TIMEOUT_S) as plain,
         context.wrap_socket(plain, server_hostname=host) as secured,
     ):
         der = secured.getpeercert(binary_form=True)

@@ -5,9 +5,20 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
+from redis.asyncio import Redis
+
 from revocation.address import split_address
 from revocation.store import StoreRefused
-from revocation.store.nodes import Address, ClusterNodes, Nodes, OneNode, client_of, client_of_primary, options_of
+from revocation.store.nodes import (
+    Address,
+    ClusterNodes,
+    Nodes,
+    OneNode,
+    client_of,
+    client_of_primary,
+    options_of,
+    sentinel_clients,
+)
 from revocation.store.redis import RedisStore
 
 _FORMS = (
@@ -23,34 +34,57 @@ def connect(url: str, **options: Any) -> RedisStore:
     `ssl_certfile`, `ssl_keyfile`). User and password are those of the data nodes; Sentinels have `sentinel_username`
     and `sentinel_password`.
     """
+    return RedisStore(nodes_of(url), **options)
+
+
+def nodes_of(url: str) -> Nodes:
+    """The servers behind `url`. Raises StoreRefused as `connect` does."""
     try:
-        nodes = _nodes(url)
+        return _nodes(url)
     except (ValueError, TypeError) as error:
         raise StoreRefused(f"the URL of the store is not understood; write one of {_FORMS}") from error
-    return RedisStore(nodes, **options)
+
+
+def sentinels_of(url: str) -> tuple[list[Redis], str] | None:
+    """A client for each Sentinel that `url` names, and the name of the primary; None for another kind of store."""
+    if "+sentinel" not in url.partition("://")[0]:
+        return None
+    hosts, service, options, own = _sentinel(url)
+    return sentinel_clients(hosts, options, own), service
 
 
 def _nodes(url: str) -> Nodes:
     scheme, _, _ = url.partition("://")
-    transport, plus, kind = scheme.partition("+")
+    _, plus, kind = scheme.partition("+")
     if not plus:
         options_of(url)
         return OneNode(lambda: client_of(url))
+    if kind == "sentinel":
+        sentinels, service, options, own = _sentinel(url)
+        return OneNode(lambda: client_of_primary(sentinels, service, options, own))
+    hosts, path, options, own = _parts(url)
+    if kind != "cluster" or path or own:
+        raise ValueError("neither the one nor the other")
+    return ClusterNodes(_addresses(hosts, 6379), options)
+
+
+def _sentinel(url: str) -> tuple[list[Address], str, dict[str, Any], dict[str, Any]]:
+    """Addresses of the Sentinels, name of the primary, options of its connections, and of those to the Sentinels."""
+    hosts, path, options, own = _parts(url)
+    if not 1 <= len(path) <= 2:
+        raise ValueError("no name of a primary")
+    options["db"] = int(path[1]) if len(path) == 2 else options.get("db", 0)
+    return _addresses(hosts, 26379), path[0], options, own
+
+
+def _parts(url: str) -> tuple[str, list[str], dict[str, Any], dict[str, Any]]:
+    """Hosts, path, options of connections, and those that begin with `sentinel_`."""
     parts = urlsplit(url)
     credentials, at, hosts = parts.netloc.rpartition("@")
     query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    sentinel_options = {
-        name.removeprefix("sentinel_"): query.pop(name) for name in list(query) if name.startswith("sentinel_")
-    }
-    options = options_of(f"{transport}://{credentials}{at}?{urlencode(query)}")
-    path = [unquote(part) for part in parts.path.split("/") if part]
-    if kind == "cluster" and not path and not sentinel_options:
-        return ClusterNodes(_addresses(hosts, 6379), options)
-    if kind != "sentinel" or not 1 <= len(path) <= 2:
-        raise ValueError("neither the one nor the other")
-    options["db"] = int(path[1]) if len(path) == 2 else options.get("db", 0)
-    sentinels = _addresses(hosts, 26379)
-    return OneNode(lambda: client_of_primary(sentinels, path[0], options, sentinel_options))
+    own = {name.removeprefix("sentinel_"): query.pop(name) for name in list(query) if name.startswith("sentinel_")}
+    options = options_of(f"{parts.scheme.partition('+')[0]}://{credentials}{at}?{urlencode(query)}")
+    return hosts, [unquote(part) for part in parts.path.split("/") if part], options, own
 
 
 def _addresses(hosts: str, port: int) -> list[Address]:

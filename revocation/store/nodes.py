@@ -171,10 +171,27 @@ def client_of_primary(
     sentinels: Sequence[Address], service: str, options: dict[str, Any], sentinel_options: dict[str, Any]
 ) -> Redis:
     """A client of whatever server the Sentinels call the primary at the moment of connecting."""
+    sentinel = _sentinel(sentinels, options, sentinel_options)
+    primary: Redis = sentinel.master_for(service, **_own_tls(options))
+    return primary
+
+
+def sentinel_clients(
+    sentinels: Sequence[Address], options: dict[str, Any], sentinel_options: dict[str, Any]
+) -> list[Redis]:
+    """A client for each of the Sentinels themselves."""
+    return list(_sentinel(sentinels, options, sentinel_options).sentinels)
+
+
+def _sentinel(sentinels: Sequence[Address], options: dict[str, Any], sentinel_options: dict[str, Any]) -> Sentinel:
+    """Sentinels are spoken to as the data nodes are, in plain text or by TLS, and must answer sooner."""
+    own: dict[str, Any] = {"socket_timeout": _SENTINEL_TIMEOUT_S, "socket_connect_timeout": _SENTINEL_TIMEOUT_S}
+    own |= {name: value for name, value in _own_tls(options).items() if name == "retry" or name.startswith("ssl")}
+    return Sentinel(sentinels, sentinel_kwargs=own | sentinel_options)  # type: ignore[no-untyped-call]
+
+
+def _own_tls(options: dict[str, Any]) -> dict[str, Any]:
+    """redis-py's Sentinel wants a flag where a URL gives a class of connections."""
     options = options.copy()
     options["ssl"] = options.pop("connection_class", None) is not None
-    own = {"socket_timeout": _SENTINEL_TIMEOUT_S, "socket_connect_timeout": _SENTINEL_TIMEOUT_S}
-    own |= {name: value for name, value in options.items() if name == "retry" or name.startswith("ssl")}
-    sentinel = Sentinel(sentinels, sentinel_kwargs=own | sentinel_options)  # type: ignore[no-untyped-call]
-    primary: Redis = sentinel.master_for(service, **options)
-    return primary
+    return options

@@ -13,11 +13,12 @@ import pytest
 import trustme
 
 from revocation.cli.connection import Connection
-from revocation.cli.findings import Finding, certificates, configuration, store, transport
+from revocation.cli.findings import Finding, certificates, configuration, transport
+from revocation.cli.findings_store import store
 from revocation.cli.output import Exit
 from tests.cli.conftest import Cli
 from tests.cli.running import Service
-from tests.servers import Servers
+from tests.servers import Servers, until
 
 
 def by_check(findings: list[Finding]) -> dict[str, Finding]:
@@ -27,7 +28,7 @@ def by_check(findings: list[Finding]) -> dict[str, Finding]:
 def store_findings(**flags: object) -> dict[str, Finding]:
     config, findings = configuration(flags)
     assert config is not None, findings
-    return by_check(list(store(config)))
+    return by_check(store(config))
 
 
 def test_a_healthy_service(cli: Cli, service: Service) -> None:
@@ -120,4 +121,36 @@ def _handshake(listener: socket.socket, context: ssl.SSLContext) -> None:
 def connection(address: str, ca: Path | None = None) -> Connection:
     return Connection(
         address=address, realm="default", timeout=5, ca=ca, cert=None, cert_key=None, token_file=None, insecure=False
+    )
+
+
+def test_a_store_that_sentinels_watch(servers: Servers) -> None:
+    """Enough of them that agree: fine. One that is alone, or that knows no such primary, is told."""
+    primary = servers.start()
+    servers.start(replica_of=primary)
+    sentinels = servers.sentinels(primary)
+    everybody = ",".join(sentinel.address for sentinel in sentinels)
+    found = store_findings(redis_url=f"redis+sentinel://{everybody}/main")
+    assert found["sentinel"].result == "ok", found
+    assert "3 Sentinels" in found["sentinel"].message
+    assert found["store"].result == "ok"
+    assert store_findings(redis_url=f"redis+sentinel://{everybody}/other")["sentinel"].result == "fail"
+    for sentinel in sentinels[1:]:
+        sentinel.kill()
+    until(lambda: store_findings(redis_url=f"redis+sentinel://{everybody}/main")["sentinel"].result == "fail", "it")
+
+
+def test_a_cluster(servers: Servers) -> None:
+    """Every primary is looked at under its own name; a cluster without some of its slots fails."""
+    nodes = servers.cluster()
+    url = "redis+cluster://" + ",".join(node.address for node in nodes)
+    config, _ = configuration({"redis_url": url})
+    assert config is not None
+    found = store(config)
+    assert by_check(found)["cluster"].result == "ok", found
+    assert sum(finding.check == "eviction" for finding in found) == len(nodes)
+    assert all(any(node.address in finding.message for finding in found) for node in nodes)
+    nodes[0].kill()
+    until(
+        lambda: "fail" in {finding.result for finding in store(config) if finding.check in {"cluster", "store"}}, "it"
     )
