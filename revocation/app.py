@@ -67,6 +67,7 @@ async def _serve(config: Config, embedded: EmbeddedStore | None) -> int:
             replica_id=replica_id, fresh=embedded is not None and embedded.fresh, keep_secret=keep_secret,
         )  # fmt: skip
         node.store_name = store_name
+        store.on_trouble = lambda kind: metrics.store_errors.labels(kind).inc()
         running = asyncio.create_task(node.run(), name="node")
         server = await _start_server(config, node)
         if config.http_listen is not None:
@@ -130,16 +131,16 @@ async def _store(config: Config, embedded: EmbeddedStore | None, stack: AsyncExi
 
 async def _connect(store: RedisStore, stopping: asyncio.Event) -> str:
     """Waits for the store to answer; raises StoreRefused if it is not fit."""
-    told = False
+    told = ""
     while True:
         try:
             return await store.start()
         except StoreUnavailable as error:
             if stopping.is_set():
                 raise StartRefused("stopped before the store answered") from None
-            if not told:
-                log.warning("waiting_for_store", error=str(error))
-                told = True
+            if told != error.kind:
+                log.warning("waiting_for_store", error=str(error), kind=error.kind, hint=error.hint)
+                told = error.kind
             await asyncio.sleep(_CONNECT_RETRY_S)
 
 

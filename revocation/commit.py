@@ -29,6 +29,7 @@ from revocation.store import (
     Store,
     StoreUnavailable,
 )
+from revocation.store.hints import FULL
 
 log = structlog.get_logger("revocation.commit")
 
@@ -59,6 +60,7 @@ class Committer:
         self._queue: FairQueue[_Waiting] = FairQueue()
         self._rows = 0
         """Rows of what waits in the queue."""
+        self._told_full = False
         self._last_round: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -68,7 +70,8 @@ class Committer:
         Raises Unavailable (nothing committed), OutcomeUnknown, Overloaded, or InvalidField for a reused op id.
         """
         if len(self._queue) >= MAX_WAITING:
-            raise Overloaded("too many operations are waiting for the store", retry_after_ms=200)
+            text = "too many operations are waiting for the store"
+            raise Overloaded(text, retry_after_ms=200, limit="commit_queue")
         loop = asyncio.get_running_loop()
         rows = sum(len(g.rows) // 12 if isinstance(g, Denials) else len(g.fingerprints) // 8 for g in op.groups)
         waiting = _Waiting(op, rows, deadline, False, loop.create_future())
@@ -125,10 +128,13 @@ class Committer:
         except (NotReady, Fenced):
             await self._again(batch)
         except StoreUnavailable as error:
-            log.warning("commit_unanswered", partition=self._replica.index, operations=len(batch), error=str(error))
+            log.warning(
+                "commit_unanswered", partition=self._replica.index, operations=len(batch), error=str(error),
+                kind=error.kind, hint=error.hint,
+            )  # fmt: skip
             self._replica.doubt()
             for waiting in batch:
-                self._fail(waiting, OutcomeUnknown("the store went away; retry with the same op id"))
+                self._fail(waiting, _gone(waiting.tried))
 
     async def _attempt(self, batch: list[_Waiting]) -> None:
         who = self._replica.standing()
@@ -136,20 +142,31 @@ class Committer:
         for waiting in batch:
             waiting.tried = True
         ops = [waiting.op for waiting in batch]
-        reply = await self._store.commit(self._replica.index, who, self._replica.clock.wall_ms(), ops, self._durability)
+        now_ms = self._replica.clock.wall_ms()
+        try:
+            reply = await self._store.commit(self._replica.index, who, now_ms, ops, self._durability)
+        except StoreUnavailable as error:
+            for waiting in first_tried:
+                waiting.tried = not error.did_nothing
+            raise
         if isinstance(reply, Closed):
             # This script did nothing; one before it may have, in a history that is over.
             for waiting in first_tried:
                 waiting.tried = False
             await self._closed(reply, batch)
         else:
+            self._told_full = False
             # Not awaited: the next call need not wait until the log has brought this one back.
             self._last_round = asyncio.create_task(self._acknowledge(batch, reply, who.log_id))
 
     async def _closed(self, closed: Closed, batch: list[_Waiting]) -> None:
-        if closed is Closed.FULL:
+        if closed in FULL:
+            limit, text, hint = FULL[closed]
+            if not self._told_full:
+                log.error("commits_refused", partition=self._replica.index, limit=limit, hint=hint)
+            self._told_full = True
             for waiting in batch:
-                self._fail(waiting, Overloaded("the log is full; it empties as it ages", retry_after_ms=1_000))
+                self._fail(waiting, Overloaded(text, retry_after_ms=1_000, limit=limit))
             return
         self._replica.doubt()
         raise NotReady(closed.value)
@@ -190,3 +207,9 @@ class Committer:
     def _fail(self, waiting: _Waiting, error: ServiceError) -> None:
         if not waiting.future.done():
             waiting.future.set_exception(error)
+
+
+def _gone(tried: bool) -> ServiceError:
+    if tried:
+        return OutcomeUnknown("the store went away; retry with the same op id")
+    return Unavailable("the store refuses to work at the moment; its state is in the log", reason="STORE_UNAVAILABLE")

@@ -49,13 +49,14 @@ class OutcomeUnknown(ServiceError):
 
 
 class Overloaded(ServiceError):
-    """A limit is reached; come back after `retry_after_ms`."""
+    """A limit is reached; come back after `retry_after_ms`. `limit`: its name in docs/limits.md."""
 
     reason = "OVERLOADED"
 
-    def __init__(self, message: str, *, retry_after_ms: int, reason: str | None = None) -> None:
+    def __init__(self, message: str, *, retry_after_ms: int, limit: str = "", reason: str | None = None) -> None:
         super().__init__(message, reason=reason)
         self.retry_after_ms = retry_after_ms
+        self.limit = limit
 
 
 class Denied(ServiceError):

@@ -97,6 +97,8 @@ class Replica:
         self._checkpoints: deque[tuple[int, int]] = deque()
         self._usable = asyncio.Event()
         self._store_offset = 0.0
+        self._trouble = ""
+        """The kind of failure of the store that was logged last."""
 
     # -- what others ask ----------------------------------------------------------------------------------------
 
@@ -163,8 +165,11 @@ class Replica:
             registry = await self._beat()
             return await self._act(registry)
         except StoreUnavailable as error:
-            if self.state != "unreachable":
-                log.warning("store_unreachable", partition=self.index, error=str(error))
+            if self.state != "unreachable" or self._trouble != error.kind:
+                self._trouble = error.kind
+                log.warning(
+                    "store_unreachable", partition=self.index, error=str(error), kind=error.kind, hint=error.hint
+                )
             self._not_usable("unreachable")
             return _RETRY_S
         except (Superseded, StoreRefused):
@@ -302,7 +307,7 @@ class Replica:
                 )
             incarnation = await self._confirm(registry)
         except healing.Moved:
-            return 0.0
+            return _RETRY_S  # also if the store has no room for what it lacks: no use in asking all the time
         if incarnation is Closed.FENCED:
             raise Superseded(self._options.member)
         if isinstance(incarnation, Closed):

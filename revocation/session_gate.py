@@ -15,6 +15,7 @@ from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, Unavaila
 from revocation.replica import Fenced, NotReady, Replica
 from revocation.session_policy import wait_usable
 from revocation.store import Closed, Durability, StoreUnavailable
+from revocation.store.hints import FULL
 from revocation.store.sessions import Again, Behind, Finish, Look, Seen, SessionStore, Step, Stepped, Turned
 
 _RETRY = "retry, with the same op id if there is one"
@@ -60,7 +61,8 @@ class Turnstile:
 
     async def __aenter__(self) -> None:
         if self._room == 0:
-            raise Overloaded("too many calls about sessions are waiting for the store", retry_after_ms=200)
+            text = "too many calls about sessions are waiting for the store"
+            raise Overloaded(text, retry_after_ms=200, limit="session_queue")
         self._room -= 1
         try:
             await self._free.acquire()
@@ -150,7 +152,8 @@ class SessionGate:
         return Turned.CHANGED if reply is Turned.LATE else reply
 
     async def _closed(self, reply: Closed) -> None:
-        if reply is Closed.FULL:
-            raise Overloaded("the log is full; it empties as it ages", retry_after_ms=1_000)
+        if reply in FULL:
+            limit, text, _ = FULL[reply]
+            raise Overloaded(text, retry_after_ms=1_000, limit=limit)
         self.replica.doubt()
         await wait_usable(self.replica)

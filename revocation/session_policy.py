@@ -117,7 +117,8 @@ class ClientPolicies:
         require_allowed(settings, cap)
         text = json.dumps(asdict(settings), separators=(",", ":"))
         if await self._ask(keys, client_id, text) is None:
-            raise Overloaded(f"{MOST_CLIENTS} clients of this realm have settings already", retry_after_ms=60_000)
+            text = f"{MOST_CLIENTS} clients of this realm have settings already"
+            raise Overloaded(text, retry_after_ms=60_000, limit="clients")
         self._remember(keys, client_id, settings)
         return settings
 

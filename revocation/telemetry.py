@@ -199,6 +199,9 @@ class Metrics:
         self.store_errors = counter("store_errors", "Failed calls to the store, by kind.", "kind")
         self.clock_skew_seconds = gauge("clock_skew_seconds", "Clock of the service minus clock of the store.")
 
+        self.limits_reached = counter(
+            "limits_reached", "Calls and streams refused by a limit of this replica.", "limit"
+        )
         self.session_events = counter(
             "session_events", "What happened to sessions: opened, refreshed, repeated, reused, ended, ...", "event"
         )

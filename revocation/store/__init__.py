@@ -23,7 +23,15 @@ ZERO = "0" * 40
 
 
 class StoreUnavailable(Exception):
-    """The store did not answer, or not as a store should. Nothing is known about a change that was under way."""
+    """The store did not answer, or not as a store should.
+
+    `kind` is a key of `hints.HINTS`, and `hint` says what an operator can do. Unless `did_nothing`, nothing is known
+    about a change that was under way.
+    """
+
+    def __init__(self, text: str = "", *, kind: str = "other", hint: str = "", did_nothing: bool = False) -> None:
+        super().__init__(text)
+        self.kind, self.hint, self.did_nothing = kind, hint, did_nothing
 
 
 class StoreRefused(Exception):
@@ -40,6 +48,7 @@ class Closed(Enum):
     WAIT = "wait"  # not usable yet, or the caller is not active yet
     CLOCK = "clock"  # the store's clock went back, or is too far from the caller's
     FULL = "full"  # the log has reached its hard cap
+    MEMORY = "memory"  # the store has no memory left for a write
     LATE = "late"  # somebody else opened a history first
     EARLY = "early"  # the settle time is not over
     ALIVE = "alive"  # the member to strike has been heard of

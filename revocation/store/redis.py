@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -44,9 +44,11 @@ from revocation.store import (
     StoreUnavailable,
     Tail,
 )
+from revocation.store.hints import HINTS
 from revocation.store.nodes import Nodes, OneNode, client_of
 from revocation.store.redis_sessions import SESSION_SCRIPTS, RedisSessions
 from revocation.store.segments import split, split_all
+from revocation.store.trouble import describe, did_nothing, kind_of
 
 _SCRIPTS = ("commit", "barrier", "beat", "open", "confirm", "settle", "strike", "propose", "segments", *SESSION_SCRIPTS)
 _SAFE_POLICIES = ("noeviction",)
@@ -74,6 +76,8 @@ class RedisStore(RedisSessions):
         self._longest_log = longest_log
         self._allow_eviction = allow_eviction
         self._fsync = "never"
+        self.on_trouble: Callable[[str], None] | None = None
+        """Told the kind of every failed call, a key of `hints.HINTS`."""
         folder = files("revocation.store") / "lua"
         common = (folder / "partition.lua").read_text()
         self._sources = {name: common + (folder / f"{name}.lua").read_text() for name in _SCRIPTS}
@@ -306,9 +310,11 @@ class RedisStore(RedisSessions):
             if isinstance(reply, NoScriptError | MovedError):
                 raise reply
             if isinstance(reply, OutOfMemoryError):
-                return [b"full"], 0  # the first write of a script is refused: nothing has changed
+                self._count("memory")
+                return [b"memory"], 0  # the first write of a script is refused: nothing has changed
             if isinstance(reply, Exception):
-                raise self._unavailable(reply) from reply
+                # If it is the WAIT that failed, the script has run.
+                raise self._unavailable(reply, ran=reply is not replies[0]) from reply
         if replies[0][0] == b"demoted":
             await self.reconnect()
         copies = replies[1] if len(replies) > 1 else int(durability.fsync and self._fsync == "always")
@@ -330,9 +336,19 @@ class RedisStore(RedisSessions):
             if task and task.cancelling() > cancelled_before:
                 raise asyncio.CancelledError
 
-    def _unavailable(self, error: Exception) -> StoreUnavailable:
+    def _unavailable(self, error: Exception, *, ran: bool = False) -> StoreUnavailable:
+        if isinstance(error, StoreUnavailable):
+            return error
         self._nodes.doubt()
-        return StoreUnavailable(_describe(error))
+        kind = kind_of(error)
+        self._count(kind)
+        return StoreUnavailable(
+            describe(error), kind=kind, hint=HINTS[kind], did_nothing=not ran and did_nothing(error)
+        )
+
+    def _count(self, kind: str) -> None:
+        if self.on_trouble is not None:
+            self.on_trouble(kind)
 
 
 async def _one(client: Any, call: tuple[Any, ...]) -> list[Any]:
@@ -350,13 +366,6 @@ async def _both(client: Redis, call: tuple[Any, ...], wait: tuple[Any, ...]) -> 
     pipeline.execute_command(*wait)
     replies: list[Any] = await pipeline.execute(raise_on_error=False)
     return replies
-
-
-def _describe(error: Exception) -> str:
-    """The kind of a driver's error and, for a server's own words, the error code; never arguments."""
-    if type(error) is ResponseError and (code := re.match(r"[A-Z]{3,20}\b", str(error))):
-        return code[0]
-    return type(error).__name__
 
 
 def _has_waitaof(name: str, version: tuple[int, ...]) -> bool:

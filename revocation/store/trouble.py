@@ -1,0 +1,76 @@
+"""What a failed call to the store means: its kind, a key of `hints.HINTS`, and whether it certainly did nothing."""
+
+from __future__ import annotations
+
+import re
+import ssl
+
+from redis.asyncio.sentinel import MasterNotFoundError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+)
+
+_BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (
+    (MasterNotFoundError, "no_primary"),
+    (BusyLoadingError, "loading"),
+    (NoPermissionError, "rights"),
+    (AuthenticationError, "credentials"),
+    (ReadOnlyError, "read_only"),
+    (OutOfMemoryError, "memory"),
+    (MovedError, "moved"),
+    (ssl.SSLEOFError, "unreachable"),
+    (ssl.SSLError, "tls"),
+    (TimeoutError, "timeout"),
+)
+_BY_CODE = {
+    "NOAUTH": "credentials", "WRONGPASS": "credentials", "NOPERM": "rights", "READONLY": "read_only",
+    "LOADING": "loading", "MASTERDOWN": "loading", "BUSY": "busy", "OOM": "memory", "MISCONF": "disk",
+    "NOREPLICAS": "replicas", "MOVED": "moved", "ASK": "moved", "TRYAGAIN": "moved", "CLUSTERDOWN": "moved",
+}  # fmt: skip
+_BEFORE_ANYTHING = frozenset(_BY_CODE.values()) | {"no_primary"}
+"""Said by the server before it runs a script, or at its first write; or there was nobody to connect to."""
+
+
+def kind_of(error: BaseException) -> str:
+    """A key of HINTS."""
+    for link in _chain(error):
+        for kind, name in _BY_TYPE:
+            if isinstance(link, kind):
+                return name
+    if isinstance(error, ResponseError):
+        return _BY_CODE.get(code_of(error), "other")
+    return "unreachable" if isinstance(error, OSError | RuntimeError | RedisError) else "other"
+
+
+def did_nothing(error: BaseException) -> bool:
+    """Whether the command that failed has certainly not run, not even a part of it."""
+    return kind_of(error) in _BEFORE_ANYTHING or isinstance(error.__context__, ConnectionRefusedError)
+
+
+def code_of(error: BaseException) -> str:
+    """The error code in a server's own words, or ""."""
+    found = re.match(r"[A-Z]{3,20}\b", str(error))
+    return found[0] if found else ""
+
+
+def describe(error: BaseException) -> str:
+    """The kind of a driver's error and, for a server's own words, the error code; never arguments."""
+    return (code_of(error) if type(error) is ResponseError else "") or type(error).__name__
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and what led to it: the driver wraps what the socket said."""
+    found: list[BaseException] = []
+    link: BaseException | None = error
+    while link is not None and len(found) < 8:
+        found.append(link)
+        link = link.__cause__ or link.__context__
+    return found

@@ -1,0 +1,315 @@
+"""What goes wrong with a store in operation: the status that callers get, and the hint that operators read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+import redis
+import trustme
+
+from revocation.store.hints import HINTS
+from tests.e2e.installation import Installation, Replica
+from tests.e2e.processes import until
+from tests.e2e.rpc import a_revocation, call, stub
+from tests.servers import NoServer, Server, find_tls_binary, free_port
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+
+
+def told(replica: Replica, kind: str, event: str = "store_unreachable") -> bool:
+    """The log has told of this kind of trouble, and what to do about it."""
+    return any(line["hint"] == HINTS[kind] for line in replica.events(event) if line.get("kind") == kind)
+
+
+def refuses(service: Any, replica: Replica, kind: str) -> None:
+    """It answers UNAVAILABLE in time, logs the hint and counts the kind; and acknowledges nothing meanwhile."""
+    until(lambda: call(service.Revoke, a_revocation()).code == "UNAVAILABLE", "it is noticed")
+    until(lambda: told(replica, kind), f"the log tells of {kind}")
+    for _ in range(5):
+        answer = call(service.Revoke, a_revocation(), timeout=4)
+        assert (answer.code, answer.reason) == ("UNAVAILABLE", "STORE_UNAVAILABLE"), answer
+    assert replica.metric("store_errors_total", kind=kind) > 0
+
+
+def recovers(service: Any, replica: Replica) -> None:
+    replica.wait_ready()
+    until(lambda: call(service.Revoke, a_revocation()).code == "OK", "it acknowledges again")
+
+
+@contextmanager
+def serving(installation: Installation, url: str, **flags: Any) -> Iterator[tuple[Replica, Any]]:
+    (replica,) = installation.add_replicas(1, url, **flags)
+    with stub(replica.address) as service:
+        assert call(service.Revoke, a_revocation()).code == "OK"
+        yield replica, service
+
+
+def test_a_changed_password_is_told_and_a_repaired_one_is_taken_up(installation: Installation) -> None:
+    """WRONGPASS: connections that are open stay open, so they are closed as a restart of the store would."""
+    store = installation.servers.start({"requirepass": "old"}, aof=True)
+    with serving(installation, store.url) as (replica, service):
+        store.call("CONFIG", "SET", "requirepass", "new")
+        store.config["requirepass"] = "new"
+        store.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        refuses(service, replica, "credentials")
+        store.call("CONFIG", "SET", "requirepass", "old")
+        recovers(service, replica)
+
+
+def test_rights_that_were_taken_away_are_told(installation: Installation) -> None:
+    """NOPERM."""
+    store = installation.store()
+    store.call("ACL", "SETUSER", "service", "on", ">pw", "~*", "+@all")
+    with serving(installation, f"redis://service:pw@{store.address}") as (replica, service):
+        store.call("ACL", "SETUSER", "service", "-evalsha")
+        refuses(service, replica, "rights")
+        store.call("ACL", "SETUSER", "service", "+evalsha")
+        recovers(service, replica)
+
+
+def test_a_store_without_memory_refuses_and_verifiers_stay_fresh(installation: Installation) -> None:
+    """OOM: commits get RESOURCE_EXHAUSTED; what is known stays proven current, at a level with WAIT too."""
+    store = installation.store()
+    installation.servers.start(replica_of=store)
+    with serving(installation, store.url, ack="replicated:1") as (replica, service):
+        verifier = installation.add_verifier("thread")
+        verifier.wait_fresh()
+        unknown = verifier.ask(do="state")["unknown"]
+        store.call("CONFIG", "SET", "maxmemory", 100_000)
+        for _ in range(3):
+            answer = call(service.Revoke, a_revocation())
+            assert (answer.code, answer.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED"), answer
+        assert replica.metric("limits_reached_total", limit="store_memory") == 3
+        assert [line["hint"] for line in replica.events("commits_refused")] == [HINTS["memory"]]
+        proven = time.monotonic()
+        token = installation.signer.sign()
+        verifier.ask(do="sample", tokens={"alive": token})
+        until(lambda: verifier.ask(do="state")["fresh_at"] > proven + 2, "it was vouched for meanwhile")
+        assert verifier.ask(do="state")["unknown"] == unknown
+        store.call("CONFIG", "SET", "maxmemory", 0)
+        recovers(service, replica)
+
+
+def test_a_store_that_cannot_write_to_its_disk(installation: Installation) -> None:
+    """MISCONF: after a failed save it refuses changes."""
+    store = installation.servers.start(
+        {"enable-protected-configs": "yes", "save": "3600 1", "stop-writes-on-bgsave-error": "yes"}
+    )
+    with serving(installation, store.url) as (replica, service):
+        good = store.folder
+        gone = good.with_name("gone")
+        gone.mkdir()
+        store.call("CONFIG", "SET", "dir", str(gone))
+        gone.rmdir()
+        store.call("BGSAVE")
+        until(lambda: store.info("persistence")["rdb_last_bgsave_status"] == "err", "the save has failed")
+        refuses(service, replica, "disk")
+        store.call("CONFIG", "SET", "dir", str(good))
+        store.call("BGSAVE")
+        recovers(service, replica)
+
+
+def test_a_store_with_too_few_replicas_of_its_own(installation: Installation) -> None:
+    """NOREPLICAS."""
+    store = installation.store()
+    with serving(installation, store.url) as (replica, service):
+        store.call("CONFIG", "SET", "min-replicas-to-write", 1)
+        refuses(service, replica, "replicas")
+        store.call("CONFIG", "SET", "min-replicas-to-write", 0)
+        recovers(service, replica)
+
+
+def test_a_store_that_somebody_elses_script_blocks(installation: Installation) -> None:
+    """BUSY, or silence: the caller hears within its deadline, and the same op id succeeds afterwards."""
+    store = installation.servers.start({"lua-time-limit": "100", "busy-reply-threshold": "100"}, aof=True)
+    with serving(installation, store.url) as (replica, service):
+        request = a_revocation()
+        with pytest.raises(Exception, match=r"."):  # our own connection gives up first
+            store.call("EVAL", "while true do end", 0)
+        until(lambda: told(replica, "busy"), "the log tells of it")
+        assert call(service.Revoke, request, timeout=3).code in {"UNAVAILABLE", "ABORTED"}
+        store.call("SCRIPT", "KILL")
+        replica.wait_ready()
+        until(lambda: call(service.Revoke, request).code == "OK", "the retry succeeds")
+
+
+def test_a_store_that_loads_its_data_is_waited_for(installation: Installation) -> None:
+    """LOADING, at start and in operation."""
+    store = installation.servers.start({"enable-debug-command": "yes"})
+    with serving(installation, store.url, settle_s=0.2) as (replica, service):
+        store.call("DEBUG", "POPULATE", 200_000, "ballast", 100)
+        store.call("SAVE")
+        store.kill()
+        _start_without_waiting(store)
+        until(lambda: told(replica, "loading"), "the log tells of it")
+        answer = call(service.Revoke, a_revocation(), timeout=2)
+        assert (answer.code, answer.reason) == ("UNAVAILABLE", "STORE_UNAVAILABLE"), answer
+        (late,) = [Replica("late", installation.folder, redis_url=store.url)]
+        installation.processes.append(late)
+        late.start()
+        until(lambda: told(late, "loading", "waiting_for_store"), "a service that starts tells of it, too")
+        store.call("CONFIG", "SET", "key-load-delay", 0)
+        recovers(service, replica)
+
+
+def _start_without_waiting(store: Server) -> None:
+    wait, store.wait_ready = store.wait_ready, lambda timeout=0.0: None  # type: ignore[method-assign]
+    try:
+        _keep_config(store)
+    finally:
+        store.wait_ready = wait  # type: ignore[method-assign]
+
+
+def _keep_config(store: Server) -> None:
+    store.config |= {"key-load-delay": "40", "loading-process-events-interval-bytes": "1024"}
+    store.start()
+
+
+def test_a_node_that_was_made_a_replica_is_told_and_left(installation: Installation) -> None:
+    """READONLY: the scripts look at the role before they write anything."""
+    store, other = installation.store(), installation.store()
+    with serving(installation, store.url) as (replica, service):
+        store.call("REPLICAOF", "127.0.0.1", other.port)
+        until(lambda: replica.events("store_demoted"), "the log tells of it")
+        for _ in range(3):
+            answer = call(service.Revoke, a_revocation(), timeout=3)
+            assert (answer.code, answer.reason) == ("UNAVAILABLE", "STORE_UNAVAILABLE"), answer
+        store.call("REPLICAOF", "NO", "ONE")
+        recovers(service, replica)
+
+
+def test_sentinels_that_name_no_primary(installation: Installation) -> None:
+    """MasterNotFound."""
+    store = installation.store()
+    sentinels = installation.servers.sentinels(store, down_after_ms=300)
+    url = f"redis+sentinel://{','.join(one.address for one in sentinels)}/main"
+    with serving(installation, url) as (replica, service):
+        for sentinel in sentinels:
+            sentinel.kill()
+        until(lambda: call(service.Revoke, a_revocation()).code == "OK", "the primary that is known is enough")
+        store.kill()
+        refuses(service, replica, "no_primary")
+        store.start()
+        for sentinel in sentinels:
+            sentinel.start()
+        recovers(service, replica)
+
+
+def test_slots_of_a_cluster_that_move_while_revocations_go_on(installation: Installation) -> None:
+    """MOVED and ASK: the keys of a partition go to another node, live; every op id has one record afterwards."""
+    nodes = installation.servers.cluster(3)
+    with serving(installation, f"redis+cluster://{nodes[0].address}") as (_, service):
+        slot = int(nodes[0].call("CLUSTER", "KEYSLOT", "revocation:{p0}:meta"))
+        source = nodes[slot * 3 // 16_384]
+        target = nodes[(nodes.index(source) + 1) % 3]
+        source_id, target_id = (node.call("CLUSTER", "MYID") for node in (source, target))
+        target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+        source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+        requests = [a_revocation() for _ in range(40)]
+        for request in requests[:20]:
+            call(service.Revoke, request, timeout=0.5)
+        while keys := source.call("CLUSTER", "GETKEYSINSLOT", slot, 100):
+            source.call("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+        for node in (target, source):
+            node.call("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+        for request in requests:
+            until(lambda request=request: call(service.Revoke, request).code == "OK", "it is acknowledged")  # type: ignore[misc]
+        assert len(logged_ops(target)) == len(set(logged_ops(target))) == len(requests) + 1
+
+
+def logged_ops(store: Server) -> list[bytes]:
+    """The keys of all operations in the log."""
+    with redis.Redis(port=store.port) as client:
+        records: Any = client.xrange("revocation:{p0}:log")
+    return [op.split(b":")[0] for _, fields in records for op in fields[b"o"].split()]
+
+
+# -- TLS --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tls(installation: Installation, tmp_path: Path) -> Callable[[], tuple[Server, int, dict[str, str]]]:
+    """A store that speaks TLS and demands certificates: server, port and paths."""
+    installation.servers.binary = find_tls_binary()
+
+    def start() -> tuple[Server, int, dict[str, str]]:
+        ca, paths = trustme.CA(), {name: str(tmp_path / name) for name in ("ca", "server", "client", "other_ca")}
+        ca.cert_pem.write_to_path(paths["ca"])
+        trustme.CA().cert_pem.write_to_path(paths["other_ca"])
+        for name in ("server", "client"):
+            issued = ca.issue_cert("localhost")
+            paths[f"{name}_key"] = f"{paths[name]}.key"
+            issued.cert_chain_pems[0].write_to_path(paths[name])
+            issued.private_key_pem.write_to_path(paths[f"{name}_key"])
+        port = free_port()
+        config = {
+            "tls-port": str(port), "tls-cert-file": paths["server"], "tls-key-file": paths["server_key"],
+            "tls-ca-cert-file": paths["ca"], "tls-auth-clients": "yes",
+        }  # fmt: skip
+        return installation.servers.start(config, aof=True), port, paths
+
+    return start
+
+
+def query(paths: dict[str, str], **other: str) -> str:
+    given = {"ssl_ca_certs": paths["ca"], "ssl_certfile": paths["client"], "ssl_keyfile": paths["client_key"]} | other
+    return "&".join(f"{name}={quote(value)}" for name, value in given.items() if value)
+
+
+WRONG_TLS = {
+    "another CA": lambda port, paths: f"rediss://localhost:{port}?{query(paths, ssl_ca_certs=paths['other_ca'])}",
+    "no client certificate": lambda port, paths: f"rediss://localhost:{port}?ssl_ca_certs={quote(paths['ca'])}",
+    "another name": lambda port, paths: f"rediss://127.0.0.1:{port}?{query(paths)}&ssl_check_hostname=true",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_TLS)
+def test_a_handshake_that_fails_is_told(
+    installation: Installation, tls: Callable[[], tuple[Server, int, dict[str, str]]], wrong: str
+) -> None:
+    """A service that starts waits for a certificate to be put right, and says what is wrong."""
+    _, port, paths = tls()
+    replica = Replica("replica", installation.folder, redis_url=WRONG_TLS[wrong](port, paths))
+    installation.processes.append(replica)
+    replica.start()
+    until(lambda: told(replica, "tls", "waiting_for_store"), "the log tells of it")
+    assert replica.running
+
+
+def test_a_certificate_that_goes_bad_in_operation(
+    installation: Installation, tls: Callable[[], tuple[Server, int, dict[str, str]]]
+) -> None:
+    """Connections that are open go on; new ones fail, and are told of."""
+    store, port, paths = tls()
+    with serving(installation, f"rediss://localhost:{port}?{query(paths)}") as (replica, service):
+        foreign = trustme.CA().issue_cert("localhost")
+        good = Path(paths["server"]).read_bytes(), Path(paths["server_key"]).read_bytes()
+        foreign.cert_chain_pems[0].write_to_path(paths["server"])
+        foreign.private_key_pem.write_to_path(paths["server_key"])
+        store.kill()
+        store.start()
+        refuses(service, replica, "tls")
+        Path(paths["server"]).write_bytes(good[0])
+        Path(paths["server_key"]).write_bytes(good[1])
+        store.kill()
+        store.start()
+        recovers(service, replica)
+
+
+def test_a_server_with_tls_is_at_hand_or_named() -> None:
+    """The tests above cannot be passed over unnoticed: without such a server they fail, and say how to get one."""
+    assert find_tls_binary()
+
+
+def test_without_a_server_with_tls_it_is_said_how_to_get_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    find_tls_binary.cache_clear()
+    with pytest.raises(NoServer, match="apt-get install redis-server"):
+        find_tls_binary()
+    find_tls_binary.cache_clear()
