@@ -25,6 +25,8 @@ ANONYMOUS_REALM = "default"
 _TOKEN_BYTES = 8 * 1024
 _CACHED = 4096
 _LOOK_S = 2.0
+_LATEST = 253_402_300_799
+"""The end of year 9999: an identity that lasts longer lasts until then."""
 _SAN = "x509_subject_alternative_name"
 
 
@@ -84,7 +86,7 @@ class RoleAuthorizer:
         if known is not None and known[1] > now:
             return known
         claims = await asyncio.to_thread(self._verify, token)
-        found = ((f"{claims['iss']}#{claims['sub']}",), float(claims["exp"]))
+        found = ((f"{claims['iss']}#{claims['sub']}",), float(min(claims["exp"], _LATEST)))
         if len(self._seen) >= _CACHED:
             self._seen.clear()
         self._seen[token] = found
@@ -99,7 +101,7 @@ class RoleAuthorizer:
             if issuer is None:
                 raise jwt.InvalidIssuerError("unknown issuer")
             return issuer.verify(token)
-        except (jwt.PyJWTError, ValueError, OSError, RecursionError) as error:
+        except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, OSError, RecursionError) as error:
             log.info("bearer_token_refused", why=type(error).__name__)
             raise Denied("the bearer token is not valid here", reason="UNAUTHENTICATED") from None
 
@@ -129,7 +131,7 @@ class _Issuer:
         if bearer.jwks_file is not None:
             try:
                 self._local = jwt.PyJWKSet.from_dict(json.loads(bearer.jwks_file.read_bytes()))
-            except (OSError, ValueError, jwt.PyJWTError) as error:
+            except (OSError, ValueError, TypeError, RecursionError, jwt.PyJWTError) as error:
                 raise RolesInvalid(f"{bearer.jwks_file}: no key set ({type(error).__name__})") from None
 
     def verify(self, token: str) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_serializer,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -31,7 +32,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from revocation.address import listen_address, redacted_url, split_address
 from revocation.config_rules import ENV_PREFIX, NO_FLAG, ConfigInvalid, Fault, faults_between, warnings_of
 from revocation.keyring import SecretInvalid
-from revocation.realms import RealmName, RealmSettings, read_realms
+from revocation.realms import RealmName, RealmSettings, home_expanded, read_realms
 from revocation.store_url import complete, read_password
 
 __all__ = ["FLAG_FIELDS", "Ack", "Config", "ConfigInvalid", "Fault", "RealmSettings", "effective", "load"]
@@ -88,13 +89,16 @@ def _replica_id(name: str) -> str:
     return name
 
 
-def _readable(path: Path) -> Path:
-    path = path.expanduser()
+def _readable(path: Path, info: ValidationInfo) -> Path:
+    path = home_expanded(path)
     try:
         with path.open("rb"):
             return path
     except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from error
+        # Where the secret itself was given in place of its file's name, the message must not repeat it.
+        secret = (info.field_name or "").endswith(("secret_file", "password_file"))
+        what = "that file" if secret else path
+        raise ValueError(f"cannot read {what}: {error.strerror}") from error
 
 
 def _realms(value: object) -> object:
@@ -160,7 +164,7 @@ class Config(BaseSettings):
     embedded: bool = Field(default_factory=lambda earlier: earlier["redis_url"] is None)
     """Run a Valkey of its own in the data dir. Default: unless a store URL is given."""
 
-    data_dir: Annotated[Path, AfterValidator(Path.expanduser)] = Field(default_factory=_default_data_dir)
+    data_dir: Annotated[Path, AfterValidator(home_expanded)] = Field(default_factory=_default_data_dir)
     """Where the embedded store lives. Default: $XDG_STATE_HOME/revocation."""
 
     listen: Annotated[str, AfterValidator(listen_address)] = "127.0.0.1:50051"
@@ -303,6 +307,8 @@ def load(flags: Mapping[str, object]) -> Config:
         if given.get(winner) and sources.get(loser) == "env":
             given[loser] = off
             del sources[loser]
+    if no_text := [Fault(name, "is not text in UTF-8") for name in _no_text(given)]:
+        raise ConfigInvalid(tuple(no_text))
     faults: list[Fault] = []
     failed: set[str] = set()
     try:
@@ -343,6 +349,20 @@ def _shown(name: str, config: Config) -> object:
 def _set_in_environment() -> list[str]:
     present = {name.upper() for name, value in os.environ.items() if value}
     return [name for name in Config.model_fields if f"{ENV_PREFIX}{name.upper()}" in present]
+
+
+def _no_text(given: Mapping[str, object]) -> list[str]:
+    """The fields whose value, by flag or environment, is not UTF-8; nothing could be said about them as text."""
+    values = {name: os.environ.get(f"{ENV_PREFIX}{name.upper()}", "") for name in Config.model_fields} | {**given}
+    return [name for name, value in values.items() if not str(value).isascii() and not _encodes(str(value))]
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _placeholders(failed: set[str]) -> dict[str, object]:

@@ -18,6 +18,7 @@ DAY_S = 86_400
 LONGEST_LIFE_S = 400 * DAY_S
 """Nothing lives longer: neither a token nor a session."""
 
+_FILE_BYTES = 4 * 1024 * 1024
 REALM_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
@@ -126,9 +127,22 @@ def read_realms(path: Path) -> object:
     Raises ValueError if the file cannot be read or parsed; the message says where.
     """
     try:
-        text = path.expanduser().read_text("utf-8")
+        raw = home_expanded(path).read_bytes()[: _FILE_BYTES + 1]
+        if len(raw) > _FILE_BYTES:
+            raise ValueError(f"larger than {_FILE_BYTES} bytes")
+        text = raw.decode()
         return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except RecursionError:
+        raise ValueError(f"{path} does not parse: too deep") from None
     except ValueError as error:  # malformed TOML, JSON or UTF-8
         raise ValueError(f"{path} does not parse: {error}") from error
+
+
+def home_expanded(path: Path) -> Path:
+    """The path with `~` replaced. Raises ValueError for a home that there is not."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("begins with the home of a user that is not known here") from None

@@ -32,6 +32,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 EVERY_REALM = "*"
 _FILE_BYTES = 4 * 1024 * 1024
+_FAULTS = 10
+_LOCATION = 80
+"""How much of what is wrong a message says: a few faults, and so many characters of where each is."""
 
 
 class Role(Enum):
@@ -148,8 +151,12 @@ def read_roles(path: Path) -> Roles:
     except OSError as error:
         raise RolesInvalid(f"{path}: {error.strerror}") from None
     except ValidationError as error:
-        faults = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False))
-        raise RolesInvalid(f"{path}: {'; '.join(faults)}") from None
+        found = error.errors(include_input=False)
+        faults = [f"{'.'.join(map(str, item['loc']))[:_LOCATION]}: {item['msg']}" for item in found[:_FAULTS]]
+        more = f"; and {len(found) - _FAULTS} more" if len(found) > _FAULTS else ""
+        raise RolesInvalid(f"{path}: {'; '.join(faults)}{more}") from None
+    except RecursionError:
+        raise RolesInvalid(f"{path} does not parse: too deep") from None
     except ValueError as error:  # TOML, JSON or UTF-8
         raise RolesInvalid(f"{path} does not parse: {error}") from None
 

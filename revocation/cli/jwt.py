@@ -18,6 +18,7 @@ import typer
 TIMES = ("iat", "nbf", "exp", "auth_time", "updated_at")
 _LONGEST_LIFE_S = 86_400
 _LATE_S = 60
+_LARGEST = 1e15
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,7 @@ class Decoded:
 
     def time(self, claim: str) -> float | None:
         """A claim that is a time, if it is one."""
-        value = self.claims.get(claim)
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return _number(self.claims.get(claim))
 
 
 def decode(token: str) -> Decoded:
@@ -80,7 +80,7 @@ def signature_verdict(decoded: Decoded, key_file: Path | None, jwks_file: Path |
     if key_file is None and jwks_file is None:
         return "unchecked", {}
     algorithm, kid = decoded.header.get("alg"), decoded.header.get("kid")
-    if algorithm not in ALGORITHMS:
+    if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
         return "invalid", {}
     try:
         keys = KeySet([])
@@ -133,6 +133,13 @@ def _read(path: Path, option: str) -> bytes:
 def named_times(claims: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """The claims that are times, in their usual order."""
     for name in TIMES:
-        value = claims.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        value = _number(claims.get(name))
+        if value is not None:
             yield name, value
+
+
+def _number(value: object) -> float | None:
+    """A number that one can reckon with; JSON also has integers beyond every float, Python's reader even NaN."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return value if abs(value) <= _LARGEST else None

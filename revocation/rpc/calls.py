@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 import structlog
@@ -107,6 +107,13 @@ class Calls:
         if isinstance(error, Overloaded) and error.limit:
             self._metrics.limits_reached.labels(error.limit).inc()
         return code_of(error)
+
+    async def refuse(self, context: Context, method: str, error: ServiceError) -> NoReturn:
+        """Ends a call before its body, and before it is known who calls."""
+        _begin(context)
+        self._count(method, code_of(error), 0.0)
+        await _abort(context, error)
+        raise error  # abort has raised already
 
     def _count(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
         meters = self._meters.get((method, code))

@@ -18,6 +18,7 @@ from revocation.node import Node
 from revocation.rpc.calls import Calls
 from revocation.rpc.revocations import RevocationServicer
 from revocation.rpc.sessions import SessionServicer
+from revocation.rpc.strict import Lenient, or_empty, unary
 from revocation.rpc.watch import Watch
 from revocation_api.v1 import revocation_pb2, session_pb2
 
@@ -54,13 +55,28 @@ class Server:
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers(
             (
-                _handlers(SERVICE, revocation_pb2.DESCRIPTOR, RevocationServicer(self.calls, node), self._watch),
-                _handlers(SESSION_SERVICE, session_pb2.DESCRIPTOR, SessionServicer(self.calls, node)),
+                self._handlers(SERVICE, revocation_pb2.DESCRIPTOR, RevocationServicer(self.calls, node)),
+                self._handlers(SESSION_SERVICE, session_pb2.DESCRIPTOR, SessionServicer(self.calls, node)),
             )
         )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        lenient: Any = Lenient(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, lenient)
+        reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), lenient)
         self.port = self._listen()
+
+    def _handlers(self, name: str, file: Any, servicer: object) -> grpc.GenericRpcHandler:
+        """Every method of a service. By hand, because the messages of Watch come encoded from the hub."""
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        for method in file.services_by_name[name.rpartition(".")[2]].methods:
+            request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+            if method.name == "Watch":
+                handlers["Watch"] = grpc.stream_stream_rpc_method_handler(
+                    self._watch.serve, request_deserializer=or_empty(request.FromString), response_serializer=bytes
+                )
+            else:
+                body = getattr(servicer, method.name)
+                handlers[method.name] = unary(self.calls, method.name, body, request, response)
+        return grpc.method_handlers_generic_handler(name, handlers)
 
     def _listen(self) -> int:
         config = self._config
@@ -87,25 +103,6 @@ class Server:
         self.calls.draining = True
         await self._watch.drain(grace_s)
         await self._server.stop(grace_s)
-
-
-def _handlers(name: str, file: Any, servicer: object, watch: Watch | None = None) -> grpc.GenericRpcHandler:
-    """Every method of a service. By hand, because the messages of Watch come encoded from the hub."""
-    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-    if watch is not None:
-        handlers["Watch"] = grpc.stream_stream_rpc_method_handler(
-            watch.serve,
-            request_deserializer=revocation_pb2.WatchRequest.FromString,
-            response_serializer=bytes,
-        )
-    for method in file.services_by_name[name.rpartition(".")[2]].methods:
-        if method.name not in handlers:
-            handlers[method.name] = grpc.unary_unary_rpc_method_handler(
-                getattr(servicer, method.name),
-                request_deserializer=GetMessageClass(method.input_type).FromString,
-                response_serializer=GetMessageClass(method.output_type).SerializeToString,
-            )
-    return grpc.method_handlers_generic_handler(name, handlers)
 
 
 class _Certificates:
