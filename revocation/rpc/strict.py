@@ -35,7 +35,7 @@ def unary(calls: Calls, name: str, method: Method, request: Any, response: Any) 
 
 
 def or_empty(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """A deserializer that takes what it cannot read for an empty message, which every method here refuses or ignores."""
+    """A deserializer that takes what it cannot read for an empty message, which the methods here refuse or ignore."""
 
     def lenient(raw: bytes) -> Any:
         try:

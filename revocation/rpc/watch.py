@@ -130,6 +130,9 @@ class Watch:
 
     async def _begin(self, welcome: bytes, beginning: Beginning, subscriber: Subscriber, context: Context) -> None:
         hub, loop = self._node.hub, asyncio.get_running_loop()
+        # Before anything that may be given up: with the metadata of a cancelled write still under way, gRPC refuses to
+        # send the status, and the call would stay open for as long as the peer likes.
+        await context.send_initial_metadata(())
         hub.snapshots_running += bool(beginning.snapshots)
         self._node.metrics.snapshots_running.set(hub.snapshots_running)
         try:

@@ -6,7 +6,8 @@ import os
 import random
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -18,12 +19,13 @@ from revocation_sdk._clock import Clock, system_clock
 from revocation_sdk._follower import Follower
 from revocation_sdk._following import Following
 from revocation_sdk._judge import Facts
+from revocation_sdk._lattice import MalformedRows
 from revocation_sdk._notify import Notifier
 from revocation_sdk._operation import Operation
 from revocation_sdk._requests import Requests, make_op_id
 from revocation_sdk._session_requests import SessionRequests
 from revocation_sdk._view import View
-from revocation_sdk.errors import ConfigError, TokenRevoked
+from revocation_sdk.errors import ConfigError, OutcomeUnknown, ServiceError, TokenRevoked
 from revocation_sdk.types import Freshness, State
 
 T = TypeVar("T")
@@ -97,28 +99,34 @@ class Core:
     def run(self, operation: Operation[T], timeout: float) -> T:
         """Runs a call, and takes what it committed into the own view."""
         response = self.calls.run(operation, timeout)
-        if operation.rows:
-            self.following.merge(response.rows)
-        return operation.read(response)
+        with _readable(operation):
+            if operation.rows:
+                self.following.merge(response.rows)
+            return operation.read(response)
 
     async def run_async(self, operation: Operation[T], timeout: float) -> T:
         """As `run`, without blocking the event loop."""
         response = await self.calls.run_async(operation, timeout)
-        if operation.rows:
-            await self.following.merge_async(response.rows)
-        return operation.read(response)
+        with _readable(operation):
+            if operation.rows:
+                await self.following.merge_async(response.rows)
+            return operation.read(response)
 
     def ask(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Freshness:
         """Asks the service about a token. The answer is as old as the question."""
         began = self.clock.mono()
         operation = self.requests.check(facts, not_older_than)
-        return self._answered(began, self.checks.run(operation, timeout))
+        response = self.checks.run(operation, timeout)
+        with _readable(operation):
+            return self._answered(began, response)
 
     async def ask_async(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Freshness:
         """As `ask`, without blocking the event loop."""
         began = self.clock.mono()
         operation = self.requests.check(facts, not_older_than)
-        return self._answered(began, await self.checks.run_async(operation, timeout))
+        response = await self.checks.run_async(operation, timeout)
+        with _readable(operation):
+            return self._answered(began, response)
 
     def _answered(self, began: float, response: Any) -> Freshness:
         revoked = _wire.revoked(response)
@@ -144,6 +152,18 @@ class Core:
 
     def _wake(self) -> None:
         self._notifier.wake.set()
+
+
+@contextmanager
+def _readable(operation: Operation[Any]) -> Iterator[None]:
+    """A service that answers what is no answer has done nobody knows what."""
+    try:
+        yield
+    except (_wire.MalformedMessage, MalformedRows):
+        text = "the service's answer cannot be read"
+        if operation.mutates:
+            raise OutcomeUnknown(text, op_id=operation.op_id, reason="malformed_answer") from None
+        raise ServiceError(text, reason="malformed_answer") from None
 
 
 def _check(options: Options) -> None:

@@ -24,11 +24,12 @@ from revocation_sdk.types import Member, Receipt, ServiceStatus, Versions
 
 T = TypeVar("T")
 MAX_BATCH = 10_000
+_BEYOND_TIME = 2**62
 
 
 def seconds(expires_at: float) -> int:
     """An expiry in whole seconds, never too early."""
-    if not isinstance(expires_at, int | float) or not math.isfinite(expires_at):
+    if not isinstance(expires_at, int | float) or not abs(expires_at) < _BEYOND_TIME:  # NaN is not either
         raise InvalidRequest("expires_at must be seconds since 1970", field="expires_at")
     return math.ceil(expires_at)
 

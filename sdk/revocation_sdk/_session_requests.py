@@ -11,6 +11,7 @@ from revocation_api.v1 import session_pb2
 from revocation_api.v1.session_pb2_grpc import SessionServiceStub
 from revocation_sdk import _wire
 from revocation_sdk._operation import Operation, build
+from revocation_sdk.errors import InvalidRequest
 from revocation_sdk.types import ClientSettings, Grant, Receipt, SessionInfo
 
 T = TypeVar("T")
@@ -152,11 +153,17 @@ class SessionRequests:
 
 def shown(device: str | None, address: str | None, user_agent: str | None) -> session_pb2.Device:
     """Display data of a session, cut to what the service takes."""
-    return session_pb2.Device(label=_cut(device, 128), address=_cut(address, 128), user_agent=_cut(user_agent, 256))
+    return session_pb2.Device(
+        label=_cut("device", device, 128),
+        address=_cut("address", address, 128),
+        user_agent=_cut("user_agent", user_agent, 256),
+    )
 
 
-def _cut(text: str | None, size: int) -> str:
-    """At most `size` bytes of UTF-8, whole characters; what cannot be encoded is replaced."""
+def _cut(field: str, text: str | None, size: int) -> str:
+    """At most `size` bytes of UTF-8, whole characters; what cannot be encoded is replaced. Raises InvalidRequest."""
+    if not isinstance(text, str | None):
+        raise InvalidRequest(f"{field}: must be text", field=field)
     return (text or "").encode("utf-8", "replace")[:size].decode("utf-8", "ignore")
 
 

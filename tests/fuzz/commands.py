@@ -12,13 +12,26 @@ from tests.fuzz.tokens import RawTokens
 from tests.sdk.forge import b64
 
 ODD = (
-    '{"alg":["ES256"]}', '{"alg":{}}', '{"alg":null,"kid":{}}', '{"alg":"none","typ":"\\ud800"}', '{"alg":"\\u001b[2J"}',
-)  # fmt: skip
+    '{"alg":["ES256"]}',
+    '{"alg":{}}',
+    '{"alg":null,"kid":{}}',
+    '{"alg":"none","typ":"\\ud800"}',
+    '{"alg":"\\u001b[2J"}',
+)
 ODD_CLAIMS = (
-    '{"exp":1e400,"iat":-1e400}', '{"exp":' + "9" * 400 + "}", '{"exp":NaN,"nbf":Infinity}', '{"exp":-5,"iat":1e300}',
-    '{"sub":"\\ud800\\u0000"}', "[" * 900 + "]" * 900, '{"a":' + "[" * 900 + "]" * 900 + "}", '{"exp":1,"exp":2}',
-    '{"iat":253402300800,"nbf":1e18,"auth_time":1e17}', '{"\\u001b[2J":"\\u202e"}', '{"exp":true}', '{"exp":"5"}',
-)  # fmt: skip
+    '{"exp":1e400,"iat":-1e400}',
+    '{"exp":' + "9" * 400 + "}",
+    '{"exp":NaN,"nbf":Infinity}',
+    '{"exp":-5,"iat":1e300}',
+    '{"sub":"\\ud800\\u0000"}',
+    "[" * 900 + "]" * 900,
+    '{"a":' + "[" * 900 + "]" * 900 + "}",
+    '{"exp":1,"exp":2}',
+    '{"iat":253402300800,"nbf":1e18,"auth_time":1e17}',
+    '{"\\u001b[2J":"\\u202e"}',
+    '{"exp":true}',
+    '{"exp":"5"}',
+)
 
 
 class Inspect(Target):

@@ -26,12 +26,22 @@ from tests.sdk.forge import EC, sign
 SECRET = "k1:" + "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2Vj"
 REALMS_TOML = (
     b'[default]\nmax_token_life_s = 3600\n[shop]\ngrace_ms = 0\noverflow = "evict_oldest"\n',
-    b"[default]\nmargin_s = 60\nidle_timeout_s = 1_000\n", b"a = " + b"[" * 3000, b"x = 1979-05-27T07:32:00Z\n", b"a.b.c.d = 1",
-)  # fmt: skip
-REALMS_JSON = (b'{"default": {}, "shop": {"max_leeway_s": 30}}', b"[]", b"{}", b"[" * 5000, b'{"default": {"margin_s": 1e400}}')
+    b"[default]\nmargin_s = 60\nidle_timeout_s = 1_000\n",
+    b"a = " + b"[" * 3000,
+    b"x = 1979-05-27T07:32:00Z\n",
+    b"a.b.c.d = 1",
+)
+REALMS_JSON = (
+    b'{"default": {}, "shop": {"max_leeway_s": 30}}',
+    b"[]",
+    b"{}",
+    b"[" * 5000,
+    b'{"default": {"margin_s": 1e400}}',
+)
 ROLES_TOML = (
     b'[[bind]]\nidentity = "spiffe://x"\nroles = ["verifier"]\nrealms = ["default"]\n',
-    b'[[bearer]]\nissuer = "i"\naudience = "a"\njwks_url = "https://x"\n[[bind]]\nidentity = "i#s"\nroles = ["admin"]\nrealms = ["*"]\n',
+    b'[[bearer]]\nissuer = "i"\naudience = "a"\njwks_url = "https://x"\n'
+    b'[[bind]]\nidentity = "i#s"\nroles = ["admin"]\nrealms = ["*"]\n',
 )
 ROLES_JSON = (b'{"bind": [{"identity": "x", "roles": ["admin"], "realms": ["*"]}]}', b'{"bind": []}', b"[" * 5000)
 
@@ -103,11 +113,16 @@ class Environment(Target):
 
     def seeds(self) -> Sequence[bytes]:
         given = (
-            {"redis_url": "redis://:hunter2hunter2@localhost:6379/0", "secret": SECRET}, {"listen": "0.0.0.0:50051"},
-            {"ack": "replicated:2", "partitions": "4"}, {"listen": "unix:///tmp/x", "http_listen": "[::1]:9464"},
-            {"settle_s": "nan", "drain_s": "inf"}, {"partitions": "9" * 5000}, {"embedded": "yes", "log_level": "DEBUG"},
-            {"redis_url": "redis+sentinel://a:1,b:2/mymaster", "replica_id": "x"}, {"data_dir": "~nobody-here/x"},
-        )  # fmt: skip
+            {"redis_url": "redis://:hunter2hunter2@localhost:6379/0", "secret": SECRET},
+            {"listen": "0.0.0.0:50051"},
+            {"ack": "replicated:2", "partitions": "4"},
+            {"listen": "unix:///tmp/x", "http_listen": "[::1]:9464"},
+            {"settle_s": "nan", "drain_s": "inf"},
+            {"partitions": "9" * 5000},
+            {"embedded": "yes", "log_level": "DEBUG"},
+            {"redis_url": "redis+sentinel://a:1,b:2/mymaster", "replica_id": "x"},
+            {"data_dir": "~nobody-here/x"},
+        )
         return ["\n".join(f"{name}={value}" for name, value in one.items()).encode() for one in given]
 
     def make(self, rng: Random, seeds: Sequence[bytes]) -> bytes:
@@ -122,7 +137,11 @@ class Environment(Target):
     def one(self, data: bytes) -> str:
         pairs = (line.partition(b"=") for line in data.split(b"\n"))
         fields = {name.decode("utf-8", "replace"): value.replace(b"\0", b"") for name, _, value in pairs}
-        known = {f"REVOCATION_{name.upper()}".encode(): value for name, value in fields.items() if name in Config.model_fields}
+        known = {
+            f"REVOCATION_{name.upper()}".encode(): value
+            for name, value in fields.items()
+            if name in Config.model_fields
+        }
         before = dict(os.environb)
         os.environb.update(known)
         try:
@@ -192,9 +211,20 @@ class BearerTokens(Target):
 
     def seeds(self) -> Sequence[bytes]:
         good = {"iss": "i", "aud": "a", "sub": "s", "exp": 4_000_000_000}
-        payloads: list[Any] = [good, {**good, "exp": 1e400}, {**good, "exp": []}, {**good, "sub": {}}, {**good, "iss": ["i"]}]
+        payloads: list[Any] = [
+            good,
+            {**good, "exp": 1e400},
+            {**good, "exp": []},
+            {**good, "sub": {}},
+            {**good, "iss": ["i"]},
+        ]
         payloads += [{**good, "nbf": "x"}, {**good, "iat": -1e400}, {**good, "aud": 7}, {**good, "exp": 10**400}]
-        headers = [{"alg": "ES256", "kid": "k"}, {"alg": "ES256", "kid": ["k"]}, {"alg": "none"}, {"alg": "ES256", "crit": ["x"]}]
+        headers = [
+            {"alg": "ES256", "kid": "k"},
+            {"alg": "ES256", "kid": ["k"]},
+            {"alg": "none"},
+            {"alg": "ES256", "crit": ["x"]},
+        ]
         seeds = [sign(payload, EC, "ES256", headers[0]).encode() for payload in payloads]
         return seeds + [sign(good, EC, "ES256", header).encode() for header in headers] + [b"a.b.c", b""]
 

@@ -8,20 +8,68 @@ from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from revocation_sdk._requests import make_op_id
 
 STRINGS = (
-    "", "x", "default", "nowhere", "alice", "\0", "a\0b", "é" * 129, "x" * 256, "x" * 257, "x" * 4000, "../../etc/passwd",
-    "' OR 1=1 --", "\n", "\x1b[31m", "\u202e", "e\u0301", "\U0001f600" * 64, "00000000-0000-0000-0000-000000000000",
-    "*", "{}", "%s", "s100.AAAAAAAAAAAAAAAAAAAAAA", "s1ff.AAAAAAAAAAAAAAAAAAAAAA", "a" * 43, "kid:x", "jkt:x", "-", "\uffff",
-)  # fmt: skip
-INTEGERS = (0, 1, -1, 2, 7, 60, 255, 256, 65_535, 65_536, 2**31 - 1, -(2**31), 2**32 - 1, 2**32, 2**53, 2**63 - 1, -(2**63), 2**64 - 1)
+    "",
+    "x",
+    "default",
+    "nowhere",
+    "alice",
+    "\0",
+    "a\0b",
+    "é" * 129,
+    "x" * 256,
+    "x" * 257,
+    "x" * 4000,
+    "../../etc/passwd",
+    "' OR 1=1 --",
+    "\n",
+    "\x1b[31m",
+    "\u202e",
+    "e\u0301",
+    "\U0001f600" * 64,
+    "00000000-0000-0000-0000-000000000000",
+    "*",
+    "{}",
+    "%s",
+    "s100.AAAAAAAAAAAAAAAAAAAAAA",
+    "s1ff.AAAAAAAAAAAAAAAAAAAAAA",
+    "a" * 43,
+    "kid:x",
+    "jkt:x",
+    "-",
+    "\uffff",
+)
+INTEGERS = (
+    0,
+    1,
+    -1,
+    2,
+    7,
+    60,
+    255,
+    256,
+    65_535,
+    65_536,
+    2**31 - 1,
+    -(2**31),
+    2**32 - 1,
+    2**32,
+    2**53,
+    2**63 - 1,
+    -(2**63),
+    2**64 - 1,
+)
 BYTES = (b"", b"\0", b"x" * 16, b"L" * 16, b"x" * 20, b"x" * 21, b"x" * 32, b"\xff" * 100, b"x" * 5000)
 _RANGES = {
-    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1), FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
-    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1), FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
-}  # fmt: skip
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
 
 
 def a_message(rng: Random, kind: Any, depth: int = 4) -> Any:
@@ -42,7 +90,8 @@ def a_message(rng: Random, kind: Any, depth: int = 4) -> Any:
 
 
 def _repeated(field: FieldDescriptor) -> bool:
-    return bool(field.is_repeated) if hasattr(field, "is_repeated") else field.label == FieldDescriptor.LABEL_REPEATED
+    old: Any = field  # older runtimes have a label instead
+    return bool(old.is_repeated) if hasattr(field, "is_repeated") else bool(old.label == old.LABEL_REPEATED)
 
 
 def _extend(where: Any, values: list[Any]) -> None:
@@ -53,9 +102,9 @@ def _extend(where: Any, values: list[Any]) -> None:
 def _value(rng: Random, field: FieldDescriptor, within: Message, depth: int) -> Any:
     kind = field.cpp_type
     if kind == FieldDescriptor.CPPTYPE_MESSAGE:
-        from google.protobuf.message_factory import GetMessageClass
-
-        return a_message(rng, GetMessageClass(field.message_type), depth - 1) if depth else None
+        if field.message_type is None or not depth:
+            return None
+        return a_message(rng, GetMessageClass(field.message_type), depth - 1)
     if kind == FieldDescriptor.CPPTYPE_STRING:
         if field.type == FieldDescriptor.TYPE_BYTES:
             return rng.choice(BYTES)

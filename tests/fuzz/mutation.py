@@ -10,12 +10,41 @@ LONGEST = 64 * 1024
 NASTY = tuple(
     text.encode("utf-8", "surrogatepass")
     for text in (
-        *("\0", "\n", "\r\n", "\x1b[2J", "\u202e", "\ufeff", "\ud800", "\udfff", "é", "e\u0301", "\U0001f600", " ", "="),
+        *(
+            "\0",
+            "\n",
+            "\r\n",
+            "\x1b[2J",
+            "\u202e",
+            "\ufeff",
+            "\ud800",
+            "\udfff",
+            "é",
+            "e\u0301",
+            "\U0001f600",
+            " ",
+            "=",
+        ),
         *('"', "'", "\\", "\\u0000", "\\ud800", "{", "}", "[", "]", ":", ",", "null", "true", "{}", "[]", '""'),
         *("0", "-0", "-1", "1e400", "-1e400", "NaN", "Infinity", "1.5", "1e-9", "9" * 40, "9" * 5000, "1" + "0" * 300),
         *("253402300799", "253402300800", "4294967295", "4294967296", "9223372036854775807", "18446744073709551616"),
         *("../../etc/passwd", "' OR 1=1 --", "%00", "%s%n", "${jndi:x}", "<script>", "$(id)", ";", "|", "*", ".", ".."),
-        *("none", "None", "HS256", "ES256", "RS256", "es256", "EdDSA", "crit", "b64", "zip", "DEF", "jwk", "jku", "x5c"),
+        *(
+            "none",
+            "None",
+            "HS256",
+            "ES256",
+            "RS256",
+            "es256",
+            "EdDSA",
+            "crit",
+            "b64",
+            "zip",
+            "DEF",
+            "jwk",
+            "jku",
+            "x5c",
+        ),
         *("alg", "kid", "typ", "exp", "iat", "nbf", "iss", "sub", "aud", "jti", "sid", "tver", "client_id", "azp"),
         *("[" * 2000, '{"a":' * 2000, "a" * 300, "A" * 4096, "\\" * 100, '"a":1,' * 50),
     )
@@ -71,5 +100,14 @@ def _splice(rng: Random, data: bytearray, others: Sequence[bytes], _: Sequence[b
 
 
 _STEPS: tuple[Callable[[Random, bytearray, Sequence[bytes], Sequence[bytes]], None], ...] = (
-    _flip, _flip, _set, _insert, _insert, _replace, _replace, _cut, _repeat, _splice,
-)  # fmt: skip
+    _flip,
+    _flip,
+    _set,
+    _insert,
+    _insert,
+    _replace,
+    _replace,
+    _cut,
+    _repeat,
+    _splice,
+)

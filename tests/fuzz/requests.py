@@ -25,7 +25,10 @@ READERS: tuple[tuple[Any, tuple[Reader, ...]], ...] = (
     (pb.CheckRequest, (wire.facts, lambda m: stream.positions_from(m.not_older_than))),
     (pb.GetVersionRequest, (wire.issuer_of,)),
     (pb.StrikeMemberRequest, (lambda m: wire.identifier("id", m.id),)),
-    (pb.WatchRequest, (lambda m: stream.positions_from(m.hello.resume), lambda m: stream.positions_from(m.ping.applied))),
+    (
+        pb.WatchRequest,
+        (lambda m: stream.positions_from(m.hello.resume), lambda m: stream.positions_from(m.ping.applied)),
+    ),
     (session_pb2.OpenSessionRequest, (lambda m: session_wire.opening(m, "me"),)),
     (session_pb2.RefreshSessionRequest, (lambda m: session_wire.device(m.device),)),
     (session_pb2.ListSessionsRequest, (session_wire.owner, session_wire.page_size)),

@@ -17,17 +17,31 @@ from tests.fuzz.target import Finding, Target, check_text
 from tests.sdk.forge import EC, EC384, EC521, ED, RSA, SECRET, b64, claims, fake, sign, verifier_of
 
 HEADERS = (
-    '{"alg":"HS256","typ":"at+jwt"}', '{"alg":"HS256","kid":"k"}', '{"alg":"HS256","typ":"JWT","kid":"../../x"}',
-    '{"alg":"HS256","crit":["b64"],"b64":false}', '{"alg":"HS256","zip":"DEF"}', '{"alg":"none"}',
-    '{"alg":"HS256","jwk":{"kty":"oct","k":"AA"}}', '{"alg":"HS256","jku":"https://evil.example","x5c":["AA"]}',
-)  # fmt: skip
+    '{"alg":"HS256","typ":"at+jwt"}',
+    '{"alg":"HS256","kid":"k"}',
+    '{"alg":"HS256","typ":"JWT","kid":"../../x"}',
+    '{"alg":"HS256","crit":["b64"],"b64":false}',
+    '{"alg":"HS256","zip":"DEF"}',
+    '{"alg":"none"}',
+    '{"alg":"HS256","jwk":{"kty":"oct","k":"AA"}}',
+    '{"alg":"HS256","jku":"https://evil.example","x5c":["AA"]}',
+)
 PAYLOADS = tuple(
     json.dumps(payload).encode()
     for payload in (
-        claims(), claims(tver=[1, 2, 3]), claims(jti=...), claims(aud=["a", "api"]), claims(exp=1e400), claims(nbf=-1),
-        claims(azp="x", client_id=...), claims(sub="\ud800"), claims(iat=1.5), claims(tver=[2**64]), claims(deep=[[[{}]]]),
+        claims(),
+        claims(tver=[1, 2, 3]),
+        claims(jti=...),
+        claims(aud=["a", "api"]),
+        claims(exp=1e400),
+        claims(nbf=-1),
+        claims(azp="x", client_id=...),
+        claims(sub="\ud800"),
+        claims(iat=1.5),
+        claims(tver=[2**64]),
+        claims(deep=[[[{}]]]),
     )
-)  # fmt: skip
+)
 
 
 class RawTokens(Target):
@@ -108,7 +122,9 @@ class CheckedClaims(Target):
             return mutate(rng, rng.choice(seeds), seeds, NASTY)
         given = json.loads(rng.choice(PAYLOADS))
         for _ in range(rng.randint(1, 3)):
-            given[rng.choice(["exp", "iat", "nbf", "jti", "sid", "sub", "tver", "azp", "client_id", "iss"])] = _value(rng)
+            given[rng.choice(["exp", "iat", "nbf", "jti", "sid", "sub", "tver", "azp", "client_id", "iss"])] = _value(
+                rng
+            )
         return json.dumps(given).encode()
 
     def one(self, data: bytes) -> str:
@@ -128,10 +144,40 @@ class CheckedClaims(Target):
 
 def _value(rng: Random) -> Any:
     simple: tuple[Any, ...] = (
-        None, True, False, 0, -1, 1, 1.5, 2**63, 2**64, 10**400, -(10**30), math.inf, -math.inf, math.nan, "", "x",
-        "\ud800", "\0", "x" * 300, [], {}, [0], [1, 2, 3, 4], [True], [-1], [2**64], [1.0], ["1"], {"a": [{}]},
-        1_700_000_600, 1_700_000_600.5, 253_402_300_799, 253_402_300_800,
-    )  # fmt: skip
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        1.5,
+        2**63,
+        2**64,
+        10**400,
+        -(10**30),
+        math.inf,
+        -math.inf,
+        math.nan,
+        "",
+        "x",
+        "\ud800",
+        "\0",
+        "x" * 300,
+        [],
+        {},
+        [0],
+        [1, 2, 3, 4],
+        [True],
+        [-1],
+        [2**64],
+        [1.0],
+        ["1"],
+        {"a": [{}]},
+        1_700_000_600,
+        1_700_000_600.5,
+        253_402_300_799,
+        253_402_300_800,
+    )
     return rng.choice(simple)
 
 
