@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +19,14 @@ class Target(NamedTuple):
     issuer: str | None
     value: str
     expires_at: int = 0
+
+
+class Tokens(NamedTuple):
+    """Many tokens of one issuer to revoke: names, and beside them when each expires (seconds)."""
+
+    issuer: str | None
+    values: Sequence[str]
+    expires_at: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
+from typing import Any
+
+import numpy as np
 
 from revocation.barrier import Barrier
-from revocation.commit import MAX_ROWS, Committer
+from revocation.commit import Committer
 from revocation.errors import InvalidField, OutcomeUnknown, ServiceError, Unavailable
 from revocation.limits import FUTURE_OP_ID_MS
-from revocation.model import Operation, Receipt, Target, op_id_ms
+from revocation.model import Operation, Receipt, Target, Tokens, op_id_ms
 from revocation.realms import RealmSettings
 from revocation.refresh import partition_of as partition_of_sid
 from revocation.replica import NotReady, Replica
@@ -21,6 +22,10 @@ from revocation_sdk._judge import Facts, Revoked, Versions, judge, versions_for
 from revocation_sdk._lattice import CUTOFF, DENIAL, NEVER, Cutoff, Group, Kind, RealmKey, join_groups
 from revocation_sdk._position import NOWHERE, Position
 
+CHUNK_ROWS = 500
+"""Rows of one operation of a batch. Every release divides in the same way, or a retry of `op/k` would mean others."""
+
+_DENIAL = np.dtype([("fp", "<u8"), ("expires_at", "<u4")])
 _CUTOFF_KINDS = (Kind.SUBJECT, Kind.CLIENT, Kind.REALM)
 
 
@@ -89,14 +94,14 @@ class Revocations:
         realm = self.realm(operation.realm)
         self.check_op_id(operation)
         if target.kind is Kind.TOKEN:
-            return await self._deny(realm, operation, [target], deadline, "token.")
+            return await self._deny_one(realm, operation, target, deadline)
         if target.kind in _CUTOFF_KINDS:
             return await self._cut_off(realm, operation, target, deadline)
         if target.kind is Kind.SESSION:
             return await self._end_session(realm, operation, target, deadline)
         fp = realm.keys[0].fingerprint(target.kind, target.issuer, target.value)
-        rows = {self.partition_of(realm, target): [DENIAL.pack(fp, NEVER)]}
-        return await self._commit_rows(realm, operation, target.kind, rows, deadline)
+        chunk = (self.partition_of(realm, target), DENIAL.pack(fp, NEVER))
+        return await self._commit_chunks(realm, operation, target.kind, [chunk], deadline)
 
     async def _end_session(self, realm: Realm, operation: Operation, target: Target, deadline: float) -> Receipt:
         """All tokens of a session; of ours also its record, which the script finds by the fingerprint.
@@ -114,44 +119,58 @@ class Revocations:
         results = await self._commit_all([(self.partition_of(realm, target), op)], deadline)
         return Receipt(self._positions(results), stored=True, cutoff=None, rows=join_groups(groups))
 
-    async def revoke_tokens(self, operation: Operation, targets: Sequence[Target], deadline: float) -> Receipt:
+    async def revoke_tokens(self, operation: Operation, tokens: Tokens, deadline: float) -> Receipt:
         """Commits many tokens, validated whole, in as many scripts as it takes. Raises ServiceError."""
         realm = self.realm(operation.realm)
         self.check_op_id(operation)
-        return await self._deny(realm, operation, targets, deadline, "items[{}].")
-
-    async def _deny(
-        self, realm: Realm, operation: Operation, targets: Sequence[Target], deadline: float, prefix: str
-    ) -> Receipt:
         now = self._now_s()
-        horizon = now + realm.settings.max_token_life_s + realm.slack_s
-        for number, target in enumerate(targets):
-            if target.expires_at > horizon:
-                field = f"{prefix.format(number)}expires_at"
-                text = "is beyond now + max_token_life + max_leeway: no verifier accepts such a token"
-                raise InvalidField(field, text, reason="BEYOND_HORIZON")
-        rows: dict[int, list[bytes]] = {}
-        slack_s, alone = realm.slack_s, len(self._replicas) == 1
-        for issuer, same in groupby(targets, attrgetter("issuer")):
-            group = tuple(same)
-            fps = realm.keys[0].fingerprints(Kind.TOKEN, issuer, (target.value for target in group))
-            for target, fp in zip(group, fps, strict=True):
-                until = target.expires_at + slack_s
-                # Judged by the smaller clock: what might still be accepted somewhere is stored. What is not leaves its
-                # place empty, so that a retry, to which more has expired, divides the rest as the first try did.
-                row = fp + until.to_bytes(4, "little") if until >= now else b""
-                rows.setdefault(0 if alone else self.partition_of(realm, target), []).append(row)
-        return await self._commit_rows(realm, operation, Kind.TOKEN, rows, deadline)
-
-    async def _commit_rows(
-        self, realm: Realm, operation: Operation, kind: Kind, rows: Mapping[int, list[bytes]], deadline: float
-    ) -> Receipt:
-        tag = realm.keys[0].tag
-        divided = [
-            (partition, b"".join(packed[start : start + MAX_ROWS]))
-            for partition, packed in sorted(rows.items())
-            for start in range(0, len(packed), MAX_ROWS)
+        expires_at = np.array(tokens.expires_at, np.int64)
+        beyond = np.flatnonzero(expires_at > self._horizon(realm, now))
+        if len(beyond):
+            raise _beyond(f"items[{beyond[0]}].")
+        key = realm.keys[0]
+        rows = np.empty(len(expires_at), _DENIAL)
+        rows["fp"] = np.frombuffer(b"".join(key.fingerprints(Kind.TOKEN, tokens.issuer, tokens.values)), "<u8")
+        rows["expires_at"] = until = expires_at + realm.slack_s
+        # Judged by the smaller clock: what might still be accepted somewhere is stored. What is not leaves its
+        # place empty, so that a retry, to which more has expired, divides the rest as the first try did.
+        stays = until >= now
+        chunks = [
+            (partition, rows[places][stays[places]].tobytes()) for partition, places in self._divided(realm, tokens)
         ]
+        return await self._commit_chunks(realm, operation, Kind.TOKEN, chunks, deadline)
+
+    def _divided(self, realm: Realm, tokens: Tokens) -> Iterator[tuple[int, Any]]:
+        """The places of a batch's tokens, by partition and then in pieces for one operation each."""
+        count = len(self._replicas)
+        found = [np.arange(len(tokens.values))]
+        if count > 1:
+            homes = b"".join(realm.keys[0].fingerprints(Kind.TOKEN, None, tokens.values))  # as `partition_of`
+            partitions = np.frombuffer(homes, "<u8") % np.uint64(count)
+            found = [np.flatnonzero(partitions == partition) for partition in range(count)]
+        for partition, places in enumerate(found):
+            for start in range(0, len(places), CHUNK_ROWS):
+                yield partition, places[start : start + CHUNK_ROWS]
+
+    async def _deny_one(self, realm: Realm, operation: Operation, target: Target, deadline: float) -> Receipt:
+        """As `revoke_tokens`, for one."""
+        now = self._now_s()
+        if target.expires_at > self._horizon(realm, now):
+            raise _beyond("token.")
+        until = target.expires_at + realm.slack_s
+        fp = realm.keys[0].fingerprint(Kind.TOKEN, target.issuer, target.value)
+        row = DENIAL.pack(fp, until) if until >= now else b""
+        chunk = (self.partition_of(realm, target) if len(self._replicas) > 1 else 0, row)
+        return await self._commit_chunks(realm, operation, Kind.TOKEN, [chunk], deadline)
+
+    def _horizon(self, realm: Realm, now: int) -> int:
+        return now + realm.settings.max_token_life_s + realm.slack_s
+
+    async def _commit_chunks(
+        self, realm: Realm, operation: Operation, kind: Kind, divided: Sequence[tuple[int, bytes]], deadline: float
+    ) -> Receipt:
+        """Commits rows of one kind, each piece under its number; those that are empty have nothing to commit."""
+        tag = realm.keys[0].tag
         chunks = [(number, partition, chunk) for number, (partition, chunk) in enumerate(divided) if chunk]
         if not chunks:
             return Receipt((NOWHERE,) * len(self._replicas), stored=False, cutoff=None, rows=b"")
@@ -295,3 +314,8 @@ class Revocations:
             now = min(self._clock.wall_ms(), replica.store_ms()) / 1000
             for history in replica.partition.realms.values():
                 history.view.drop_expired(now)
+
+
+def _beyond(prefix: str) -> InvalidField:
+    text = "is beyond now + max_token_life + max_leeway: no verifier accepts such a token"
+    return InvalidField(f"{prefix}expires_at", text, reason="BEYOND_HORIZON")

@@ -6,11 +6,12 @@ net under them. Labels have few values: realms and partitions are configured, me
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
+import random
 import re
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
@@ -44,7 +45,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 def begin_request(given: str | None = None) -> str:
     """Sets the request id: the caller's own if it is sane, else a new one. Returns it."""
-    chosen = given if given and _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    chosen = given if given and _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(64):016x}"
     request_id.set(chosen)
     return chosen
 
@@ -118,9 +119,26 @@ def audit(event: str, **fields: str | int | bool) -> None:
     line["timestamp"] = datetime.now(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
     if current := request_id.get():
         line["request_id"] = current
+    _audit_lines.append(_encode(line) + "\n")
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        _write_audit_lines(handler)
+        return
+    if len(_audit_lines) == 1:
+        # What one round of commits acknowledges is written at once, before the event loop turns to anything else.
+        loop.call_soon(_write_audit_lines, handler)
+
+
+_audit_lines: list[str] = []
+
+
+def _write_audit_lines(handler: logging.StreamHandler[IO[str]]) -> None:
+    text = "".join(_audit_lines)
+    _audit_lines.clear()
     # As with all lines, a standard error that is closed or full ends no request.
     with handler.lock or contextlib.nullcontext(), contextlib.suppress(OSError, ValueError):
-        handler.stream.write(_encode(line) + "\n")
+        handler.stream.write(text)
         handler.stream.flush()
 
 

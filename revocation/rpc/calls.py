@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -53,11 +52,7 @@ class Calls:
         _begin(context)
         code = grpc.StatusCode.OK
         try:
-            if self.draining and method != "Watch":
-                raise Unavailable("this replica is shutting down", reason="DRAINING")
-            caller = await self._authorizer.authorize(context, method, realm)
-            async with self._admitted(realm, caller, rows, stream=method == "Watch"):
-                return await body(caller, deadline(context))
+            return await self._admitted(context, method, realm, body, rows)
         except ServiceError as error:
             code = self._refused(error)
             await _abort(context, error)
@@ -78,22 +73,29 @@ class Calls:
         finally:
             self._count(method, code, time.perf_counter() - begun)
 
-    @contextlib.asynccontextmanager
-    async def _admitted(self, realm: str, caller: Caller, rows: int, *, stream: bool) -> AsyncIterator[None]:
-        """Within the limits of the realm and the caller. Raises Overloaded."""
+    async def _admitted(
+        self, context: Context, method: str, realm: str, body: Callable[[Caller, float], Awaitable[Response]], rows: int
+    ) -> Response:
+        if self.draining and method != "Watch":
+            raise Unavailable("this replica is shutting down", reason="DRAINING")
+        caller = await self._authorizer.authorize(context, method, realm)
+        await self._admit(realm, caller, rows)
+        if method == "Watch":  # it lasts; what bounds streams is in `watch.py`
+            self._quotas.leave(realm)
+            return await body(caller, deadline(context))
+        try:
+            return await body(caller, deadline(context))
+        finally:
+            self._quotas.leave(realm)
+
+    async def _admit(self, realm: str, caller: Caller, rows: int) -> None:
+        """Within the limits of the realm and the caller. Raises Overloaded; else `leave` must follow."""
         refused = self._quotas.admit(realm, caller.name, rows, time.perf_counter())
         if refused is not None:
             await self._hold(realm, refused)
             # Spread, or all who wait would come back at the same moment.
             hint = int(refused.retry_after_ms * random.uniform(1.0, 1.5))
             raise Overloaded(f"the realm's limit of {refused.limit} is reached", retry_after_ms=hint)
-        if stream:  # it lasts; what bounds streams is in `watch.py`
-            self._quotas.leave(realm)
-        try:
-            yield
-        finally:
-            if not stream:
-                self._quotas.leave(realm)
 
     async def _hold(self, realm: str, refused: Refused) -> None:
         """Keeps a refusal for a while: a caller that ignores the hint must not cost more than one that heeds it."""
@@ -139,7 +141,10 @@ async def _abort(context: Context, error: ServiceError) -> None:
 
 def _begin(context: Context) -> None:
     """The request id: the caller's own, if there is a sane one."""
-    given = dict(context.invocation_metadata() or ()).get("x-request-id")
+    given = None
+    for name, value in context.invocation_metadata() or ():
+        if name == "x-request-id":
+            given = value
     begin_request(given if isinstance(given, str) else None)
 
 

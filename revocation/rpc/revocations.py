@@ -8,13 +8,14 @@ import structlog
 
 from revocation import __version__
 from revocation.errors import InvalidField
-from revocation.model import Operation, Receipt, Target
+from revocation.model import Operation, Receipt
 from revocation.node import Node
 from revocation.roles import Caller
 from revocation.rpc import stream, wire
 from revocation.rpc.calls import Calls, Context
 from revocation.telemetry import audit
 from revocation_api.v1 import revocation_pb2 as pb
+from revocation_sdk._lattice import Kind
 from revocation_sdk._position import NOWHERE
 
 log = structlog.get_logger("revocation.audit")
@@ -34,7 +35,7 @@ class RevocationServicer:
             self._check_ack(request.min_ack)
             operation, target = wire.operation(request, caller.name), wire.target(request)
             receipt = await self._service.revoke(operation, target, deadline)
-            self._record(operation, [target], receipt, request.reason)
+            self._record(operation, target.kind, 1, receipt, request.reason)
             return wire.receipt(request.op_id, receipt)
 
         return await self._calls.run(context, _method(request), request.realm, body)
@@ -42,9 +43,9 @@ class RevocationServicer:
     async def BatchRevokeTokens(self, request: pb.BatchRevokeTokensRequest, context: Context) -> pb.RevokeResponse:
         async def body(caller: Caller, deadline: float) -> pb.RevokeResponse:
             self._check_ack(request.min_ack)
-            operation, targets = wire.operation(request, caller.name), wire.batch(request)
-            receipt = await self._service.revoke_tokens(operation, targets, deadline)
-            self._record(operation, targets, receipt, request.reason)
+            operation, tokens = wire.operation(request, caller.name), wire.batch(request)
+            receipt = await self._service.revoke_tokens(operation, tokens, deadline)
+            self._record(operation, Kind.TOKEN, len(tokens.values), receipt, request.reason)
             return wire.receipt(request.op_id, receipt)
 
         return await self._calls.run(context, "BatchRevokeTokens", request.realm, body, rows=len(request.items))
@@ -105,15 +106,15 @@ class RevocationServicer:
             text = f"this service acknowledges at level {own}: ask for no more, or start it with --ack {level}"
             raise InvalidField("min_ack", text, reason="ACK_NOT_OFFERED")
 
-    def _record(self, operation: Operation, targets: list[Target], receipt: Receipt, reason: str) -> None:
+    def _record(self, operation: Operation, kind: Kind, count: int, receipt: Receipt, reason: str) -> None:
         """One line for every change: who, what kind, how many, where; identifiers do not reach the log (I7).
 
         The digest is that of the realm's chain there: lines and log vouch for each other.
         """
         last = max(receipt.positions, key=attrgetter("seq"), default=NOWHERE)
         audit(
-            "revoked", actor=operation.caller, realm=operation.realm, kind=targets[0].kind.name.lower(),
-            count=len(targets), stored=receipt.stored, reason_given=bool(reason),
+            "revoked", actor=operation.caller, realm=operation.realm, kind=kind.name.lower(),
+            count=count, stored=receipt.stored, reason_given=bool(reason),
             position=last.seq, digest=last.digest.hex(),
         )  # fmt: skip
 

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 
 from revocation import limits
 from revocation.errors import InvalidField
-from revocation.model import Operation, Receipt, Target, request_digest
+from revocation.model import Operation, Receipt, Target, Tokens, request_digest
 from revocation.rpc import stream
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._judge import Facts, Revoked
 from revocation_sdk._lattice import Kind
 from revocation_sdk._position import Position
 
-_MOST_SECONDS = 0xFFFFFFFE
+_MOST = 0xFFFFFFFE
 _THUMBPRINT = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -38,7 +38,7 @@ def bounded(field: str, text: str, limit: int) -> str:
 
 def seconds(field: str, value: int) -> int:
     """A time in seconds since 1970. Raises InvalidField for what cannot be one."""
-    if not 0 < value <= _MOST_SECONDS:
+    if not 0 < value <= _MOST:
         raise InvalidField(field, "must be seconds since 1970, and in this century")
     return value
 
@@ -71,17 +71,18 @@ def token_target(prefix: str, jti: str, issuer: str | None, expires_at: int) -> 
     return Target(Kind.TOKEN, issuer, identifier(f"{prefix}jti", jti), seconds(f"{prefix}expires_at", expires_at))
 
 
-def batch(request: pb.BatchRevokeTokensRequest) -> list[Target]:
+def batch(request: pb.BatchRevokeTokensRequest) -> Tokens:
     """The tokens of a batch. Raises InvalidField for the first that is wrong; then nothing is done."""
     if not 0 < len(request.items) <= limits.BATCH_ITEMS:
         raise InvalidField("items", f"has {len(request.items)} items; 1 to {limits.BATCH_ITEMS} are allowed")
     issuer = _issuer(request, "")
-    targets = [Target(Kind.TOKEN, issuer, item.jti, item.expires_at) for item in request.items]
-    for number, target in enumerate(targets):
-        # Nearly all are plainly right; of the others `token_target` says what is wrong with them, if anything is.
-        if not (0 < 4 * len(target.value) <= limits.ID_BYTES and 0 < target.expires_at <= _MOST_SECONDS):
-            token_target(f"items[{number}].", target.value, issuer, target.expires_at)
-    return targets
+    values, expires_at = zip(*[(item.jti, item.expires_at) for item in request.items], strict=True)
+    sizes = set(map(len, values))
+    if not (0 < min(sizes) <= 4 * max(sizes) <= limits.ID_BYTES and 0 < min(expires_at) <= max(expires_at) <= _MOST):
+        # Nearly all batches are plainly right; of another one `token_target` says which is wrong, if any is.
+        for number, (value, at) in enumerate(zip(values, expires_at, strict=True)):
+            token_target(f"items[{number}].", value, issuer, at)
+    return Tokens(issuer, values, expires_at)
 
 
 def _issuer(message: object, prefix: str) -> str | None:

@@ -111,10 +111,15 @@ class RealmKey:
         """As `fingerprint`, for many values of one issuer; as the 8 bytes that rows begin with."""
         begun = hashlib.blake2b(_before_value(kind, issuer), digest_size=8, key=self.key)
         found = []
+        copy, sizes = begun.copy, dict[int, bytes]()
         for value in values:
             text = value.encode("utf-8", "surrogatepass")
-            each = begun.copy()
-            each.update(len(text).to_bytes(4, "little") + text)
+            size = len(text)
+            prefix = sizes.get(size)
+            if prefix is None:
+                prefix = sizes[size] = size.to_bytes(4, "little")
+            each = copy()
+            each.update(prefix + text)
             found.append(each.digest())
         return found
 

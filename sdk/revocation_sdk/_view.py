@@ -108,16 +108,19 @@ class _Table:
     def _merge_denials(self, rows: bytes) -> None:
         """`_merge_one` for each, unrolled: nearly every denial is new, and the sieve says so."""
         shift, segments = self.state
+        entry = Cutoff(0, 0, 0)
         for fp, expires_at in DENIAL.iter_unpack(rows):
+            if expires_at != entry[0]:  # tokens that expire in the same second share an entry
+                entry = _cutoff(Cutoff, (expires_at, 0, 0))
             slot = fp >> shift
             mask, sieve, _, delta, room = segments[slot]
             place, bit = (fp >> 3) & mask, 1 << (fp & 7)
             if sieve[place] & bit or len(delta) >= room:
-                self._merge_one(fp, Cutoff(expires_at, 0, 0))
+                self._merge_one(fp, entry)
                 shift, segments = self.state
                 continue
             sieve[place] |= bit  # before the entry, so that no reader misses it
-            delta[fp] = _cutoff(Cutoff, (expires_at, 0, 0))
+            delta[fp] = entry
             self._added[slot] += 1
             if expires_at < self._earliest:
                 self._earliest = expires_at

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from revocation.errors import InvalidField
-from revocation.model import Operation, Target
+from revocation.model import Operation, Target, Tokens
 from revocation.realms import RealmSettings
 from revocation.service import Realm, Revocations
 from revocation.store import Denials, Op, OpResult, OpState
@@ -32,7 +32,7 @@ class World:
             clock=SimpleNamespace(wall_ms=lambda: self.now_s * 1000),
             partition=SimpleNamespace(log_id=LOG),
         )
-        realm = Realm("default", RealmSettings(), (RealmKey(7, b"k" * 32),))
+        self.realm = realm = Realm("default", RealmSettings(), (RealmKey(7, b"k" * 32),))
         self.slack_s = realm.slack_s
         committers = [self] * partitions
         self.service = Revocations({"default": realm}, cast(Any, [replica] * partitions), cast(Any, committers), [])
@@ -59,26 +59,27 @@ def operation() -> Operation:
 async def test_a_retry_of_a_batch_divides_it_as_the_first_try_did_although_a_part_has_expired(partitions: int) -> None:
     """Else an item that moved into a part which was committed before would be acknowledged and never stored (I2)."""
     world = World(partitions)
-    targets = [
-        Target(Kind.TOKEN, None, f"jti-{number}", NOW_S + (300 if number % 7 else 1 - world.slack_s))
-        for number in range(2_000)
-    ]
+    tokens = Tokens(
+        None,
+        [f"jti-{number}" for number in range(2_000)],
+        [NOW_S + (300 if number % 7 else 1 - world.slack_s) for number in range(2_000)],
+    )
     same = operation()
-    await world.service.revoke_tokens(same, targets, 0)
+    await world.service.revoke_tokens(same, tokens, 0)
     first = world.committed()
-    assert sum(map(len, first.values())) == len(targets)
+    assert sum(map(len, first.values())) == len(tokens.values)
     world.now_s += 60  # every seventh is over now
-    await world.service.revoke_tokens(same, targets, 0)
+    await world.service.revoke_tokens(same, tokens, 0)
     second = world.committed()
-    assert 0 < sum(map(len, second.values())) < len(targets)
+    assert 0 < sum(map(len, second.values())) < len(tokens.values)
     for key, rows in second.items():
         assert rows <= first[key]
 
 
 async def test_a_batch_of_which_all_has_expired_commits_nothing() -> None:
     world = World(1)
-    targets = [Target(Kind.TOKEN, None, f"jti-{number}", NOW_S - 600) for number in range(600)]
-    receipt = await world.service.revoke_tokens(operation(), targets, 0)
+    tokens = Tokens(None, [f"jti-{number}" for number in range(600)], [NOW_S - 600] * 600)
+    receipt = await world.service.revoke_tokens(operation(), tokens, 0)
     assert not receipt.stored
     assert not world.ops
 
@@ -87,7 +88,26 @@ async def test_a_batch_names_the_item_that_is_beyond_the_horizon_also_if_it_is_t
     world = World(1)
     too_late = Target(Kind.TOKEN, None, "a", NOW_S + 40 * 86_400)
     with pytest.raises(InvalidField) as of_batch:
-        await world.service.revoke_tokens(operation(), [too_late], 0)
+        await world.service.revoke_tokens(operation(), Tokens(None, ["a"], [too_late.expires_at]), 0)
     with pytest.raises(InvalidField) as of_one:
         await world.service.revoke(operation(), too_late, 0)
     assert (of_batch.value.field, of_one.value.field) == ("items[0].expires_at", "token.expires_at")
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+async def test_a_batch_is_divided_as_release_0_1_0_divided_it(partitions: int) -> None:
+    """A retry may reach the other release: `op/k` must mean the same rows there, or some are never stored (I2)."""
+    world = World(partitions)
+    tokens = Tokens("issuer", [f"jti-{number}" for number in range(2_345)], [NOW_S + 300] * 2_345)
+    same = operation()
+    await world.service.revoke_tokens(same, tokens, 0)
+    by_partition: dict[int, list[bytes]] = {}
+    key = world.realm.keys[0]
+    for value in tokens.values:
+        row = DENIAL.pack(key.fingerprint(Kind.TOKEN, "issuer", value), NOW_S + 300 + world.slack_s)
+        home = key.fingerprint(Kind.TOKEN, None, value) % partitions
+        by_partition.setdefault(home, []).append(row)
+    pieces = [
+        set(rows[start : start + 500]) for _, rows in sorted(by_partition.items()) for start in range(0, len(rows), 500)
+    ]
+    assert world.committed() == {same.key(number): rows for number, rows in enumerate(pieces)}
