@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
+from operator import attrgetter
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from revocation.store import (
     Closed,
@@ -37,6 +38,35 @@ EVERYWHERE = 2
 """The side of a process that reaches both parts of a split network."""
 
 
+_FIELDS: dict[type, tuple[Callable[[Any], tuple[Any, ...]], dict[str, int]]] = {}
+
+
+def swift_replace(value: Any, /, **changes: Any) -> Any:
+    """What dataclasses.replace does for classes of plain fields, in a fraction of the time."""
+    kind = type(value)
+    if kind not in _FIELDS:
+        names = [item.name for item in fields(kind)]
+        _FIELDS[kind] = attrgetter(*names), {name: number for number, name in enumerate(names)}
+    getter, places = _FIELDS[kind]
+    values = [*getter(value)]
+    for name, changed in changes.items():
+        values[places[name]] = changed
+    return kind(*values)
+
+
+class Memory(MemoryStore):
+    """The reference store. What expires lives for minutes here, so it looks for it once a second."""
+
+    _looked_ms = 0
+
+    def _enter(self, partition: int) -> tuple[Data, int]:
+        now = self.clock()
+        if abs(now - self._looked_ms) < 1_000:
+            return self.data[partition], now
+        self._looked_ms = now
+        return super()._enter(partition)
+
+
 class Node:
     """One store server."""
 
@@ -44,7 +74,7 @@ class Node:
         self.loop = loop
         self.name = name
         self.skew_ms = 0
-        self.memory = MemoryStore(self.clock)
+        self.memory = Memory(self.clock)
         self.memory.primary = False
         self.side = 0
         self.up = True
@@ -124,20 +154,16 @@ def _wake(waiting: list[asyncio.Future[None]]) -> None:
 
 
 def copy_data(data: Data) -> Data:
-    """A deep copy, as cheap as it can be had."""
-    made = Data()
-    for item in fields(Data):
-        value = getattr(data, item.name)
-        if isinstance(value, list):
-            value = list(value)
-        elif isinstance(value, dict):
-            value = dict(value)
-        elif isinstance(value, Registry):
-            value = replace(value, members=dict(value.members))
-        setattr(made, item.name, value)
-    for name, segment in made.segments.items():
-        made.segments[name] = replace(segment, rows=bytearray(segment.rows))
-    return made
+    """A deep copy, as cheap as it can be had: there is one after nearly every write."""
+    return swift_replace(
+        data,
+        at=swift_replace(data.at, members=data.at.members.copy()),
+        own_ms=data.own_ms.copy(),
+        log=data.log.copy(),
+        realms=data.realms.copy(),
+        segments={name: type(kept)(kept.due, kept.rows[:]) for name, kept in data.segments.items()},
+        ops=data.ops.copy(),
+    )
 
 
 class Cluster:
@@ -307,9 +333,9 @@ class SimStore:
         return reply
 
     async def _arrive(self, node: Node) -> None:
-        await asyncio.sleep(self._delay())
+        await node.loop.sleep(self._delay())
         if node.stalled_until > node.loop.time():
-            await asyncio.sleep(node.stalled_until - node.loop.time())
+            await node.loop.sleep(node.stalled_until - node.loop.time())
         if not self.reaches(node):
             await self._lost()
 
@@ -319,9 +345,9 @@ class SimStore:
             setattr(self, kind, slow - 1)
             delay = self._random.uniform(0.2, 2.0)
             self.late_until = max(self.late_until, node.loop.time() + delay)
-            await asyncio.sleep(delay)
+            await node.loop.sleep(delay)
             return
-        await asyncio.sleep(self._delay())
+        await node.loop.sleep(self._delay())
         if self.off or self.side not in {EVERYWHERE, node.side}:
             await self._lost()
 
@@ -371,7 +397,7 @@ class SimStore:
         if durability.replicas:
             copies = await self._wait(node, durability.replicas, durability.timeout_ms, wrote)
         await self._return(node, "slow_commits")
-        return replace(reply, copies=copies)
+        return swift_replace(reply, copies=copies)
 
     retry_writes = True
 
@@ -385,7 +411,7 @@ class SimStore:
             if durability.replicas:
                 node.wrote()
                 copies = await self._wait(node, durability.replicas, durability.timeout_ms, True)
-            reply = replace(reply, copies=copies)
+            reply = swift_replace(reply, copies=copies)
         await self._return(node)
         return reply
 

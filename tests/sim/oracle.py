@@ -62,6 +62,8 @@ class Oracle:
     """What the primary holds."""
     excuses: bool = True
     """Whether a fact that has no copy left is excused. At level `replicated` only after a wipe."""
+    tag: int = 0
+    """Of the key under which everything is asked for."""
     facts: list[Fact] = field(default_factory=list)
     asked: set[tuple[int, int]] = field(default_factory=set)
     answers: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -135,6 +137,9 @@ class Oracle:
 
     def exact(self, who: str, view: View) -> None:
         """Nothing is in a view that nobody asked for."""
+        found = sum(view.cutoff(Kind(kind), self.tag, fp, 0) is not None for kind, fp in self.asked)
+        if found == len(view):
+            return
         for chunk in view.chunks():
             for group in parse_groups(chunk):
                 row = DENIAL if group.kind < FIRST_CUTOFF_KIND else CUTOFF

@@ -78,40 +78,47 @@ FAULTS = {
 }
 """Kinds of faults and how often they are chosen."""
 
-LENGTH_S = 2.5
+_BEGIN_S = 0.3
+"""By then the first heartbeats are over and clients are connected."""
 
 
 def make(seed: int, focus: tuple[str, ...] = (), replicated: bool = False) -> Schedule:
-    """A schedule from a number; with `focus` of these faults only."""
-    kinds_of = dict.fromkeys(focus, 1) if focus else FAULTS
+    """A schedule from a number; with `focus` of these faults only. Most are short, some are long."""
     random = Random(seed)
-    kinds = random.choices(list(kinds_of), list(kinds_of.values()), k=random.choice((1, 2, 2, 3, 3, 4, 5)))
-    faults = [Action(_at(random), kind, random.randrange(4), round(random.uniform(0.05, 1.6), 3)) for kind in kinds]
-    asked = [
-        Action(_near(random, faults), kind, random.randrange(8))
-        for kind, count in (("revoke", 7), ("cutoff", 4), ("prove", 6))
-        for _ in range(count)
+    kinds_of = dict.fromkeys(focus, 1) if focus else FAULTS
+    length = random.choice((0.8, 1.2, 1.6, 2.4))
+    kinds = random.choices(list(kinds_of), list(kinds_of.values()), k=random.choice((1, 2, 2, 2, 3, 3, 4, 6)))
+    faults = [
+        Action(_at(random, length), kind, random.randrange(4), round(random.uniform(0.05, 1.6), 3)) for kind in kinds
     ]
-    actions = sorted(faults + asked, key=lambda action: action.at)
+    asked = [
+        Action(_near(random, faults, length), kind, random.randrange(8))
+        for kind, counts in ASKED.items()
+        for _ in range(random.choice(counts))
+    ]
     nodes = random.choice((2, 3) if replicated else (1, 2, 2, 3))
     return Schedule(
         seed,
-        tuple(actions),
+        tuple(sorted(faults + asked, key=lambda action: action.at)),
         nodes=nodes,
         services=random.choice((2, 2, 3)),
-        clients=random.choice((1, 1, 2)),
+        clients=random.choice((1, 1, 1, 2)),
         copies=nodes - 1 if replicated else random.choice((0, 0, nodes - 1)),
         lag_s=random.choice((0.02, 0.2, 1.0)),
         delay_s=random.choice((0.005, 0.02, 0.1)),
     )
 
 
-def _at(random: Random) -> float:
-    return round(random.uniform(0.35, LENGTH_S), 3)
+ASKED = {"revoke": (3, 4, 5, 8), "cutoff": (1, 2, 2, 4), "prove": (1, 2, 3, 6)}
+"""What is asked of the service, and how often in a schedule."""
 
 
-def _near(random: Random, faults: list[Action]) -> float:
-    """Half of what is asked is asked while something goes wrong."""
-    if random.random() < 0.5:
-        return _at(random)
-    return round(max(0.3, random.choice(faults).at + random.uniform(-0.3, 0.8)), 3)
+def _at(random: Random, length: float) -> float:
+    return round(random.uniform(_BEGIN_S, _BEGIN_S + length), 3)
+
+
+def _near(random: Random, faults: list[Action], length: float) -> float:
+    """Most is asked while something goes wrong."""
+    if random.random() < 0.4:
+        return _at(random, length)
+    return round(max(_BEGIN_S, random.choice(faults).at + random.uniform(-0.3, 0.8)), 3)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any
+from unittest.mock import patch
 
 from revocation import commit, replica
 from revocation.errors import ServiceError
 from revocation.membership import Timing
 from revocation.model import Operation, Receipt, Target
 from revocation.replica import ReplicaOptions
+from revocation.store import memory, memory_data
 from revocation_sdk._lattice import Group, Kind, join_groups
 from revocation_sdk._view import View
-from tests.sim.cluster import EPOCH_MS, Cluster, Node, SimStore
+from tests.sim.cluster import EPOCH_MS, Cluster, Node, SimStore, swift_replace
 from tests.sim.loop import Livelock, Process, VirtualLoop
 from tests.sim.oracle import Fact, Oracle, holds
 from tests.sim.processes import KEY, REALM, Client, Service
@@ -51,13 +53,14 @@ class World:
         self.cluster.on_loss = self._copies_vanished
         self.cluster.on_settle = self._settled
         self.wiped = False
-        self.oracle = Oracle(self.loop.time, self._memories, self._stored)
+        self.oracle = Oracle(self.loop.time, self._memories, self._stored, tag=KEY.tag)
         self.services: dict[str, Service] = {}
         self.left: set[str] = set()
         self.clients: list[Client] = []
         self.skews: dict[str, int] = {}
         self.calm = False
         self._ops = 0
+        self._held: dict[str, View] = {}
         self._working: set[asyncio.Task[None]] = set()
 
     # -- what the oracle sees -----------------------------------------------------------------------------------
@@ -66,7 +69,14 @@ class World:
         return (service.view for service in self.services.values() if service.alive)
 
     def _stored(self) -> View:
-        return view_of(self.cluster.cur)
+        return self._held_by(self.cluster.cur)
+
+    def _held_by(self, node: Node) -> View:
+        """What a node holds; made once for each digest, since that tells all that was ever written."""
+        digest = node.memory.data[0].at.digest
+        if digest not in self._held:
+            self._held[digest] = view_of(node)
+        return self._held[digest]
 
     def _copies_vanished(self) -> None:
         self.oracle.excuses = self.schedule.copies == 0 or self.wiped
@@ -91,7 +101,7 @@ class World:
     # -- the run ------------------------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
-        with _quiet():
+        with _lean():
             try:
                 took = self.loop.run_until_complete(self._run())
             except Livelock as stuck:
@@ -119,8 +129,7 @@ class World:
 
     async def _begin(self) -> None:
         names = [f"s{number}" for number in range(self.schedule.services)]
-        memory = self.cluster.cur.memory
-        await memory.open_history(0, "", LOG, 0, names)
+        await self.cluster.cur.memory.open_history(0, "", LOG, 0, names)
         self.cluster.cur.wrote()
         for node in self.cluster.nodes[1:]:
             node.copy_from(self.cluster.cur)
@@ -206,10 +215,10 @@ class World:
         """Where an acknowledged fact is missing although the level says that it is there."""
         if service.alive and not holds(service.view, fact):
             return "which does not hold it itself"
-        copies = sum(holds(view_of(node), fact) for node in self.cluster.nodes)
-        if self.schedule.copies and not self.wiped and copies <= self.schedule.copies:
-            return f"with {copies} copies"
-        return ""
+        if not self.schedule.copies or self.wiped:
+            return ""
+        copies = sum(holds(self._held_by(node), fact) for node in self.cluster.nodes)
+        return f"with {copies} copies" if copies <= self.schedule.copies else ""
 
     async def _call(self, service: Service, operation: Operation, target: Target) -> Receipt | None:
         """One call over the network: asked in the process of the service, and the answer may be lost."""
@@ -561,17 +570,11 @@ class _Silent:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    modules: tuple[Any, ...] = (replica, commit)
-    kept = [module.log for module in modules]
-    for module in modules:
-        if not _loud:
-            module.log = _Silent()
-    try:
+def _lean() -> Iterator[None]:
+    """Without what costs much and shows nothing: logs, and the slow way to copy what the reference store holds."""
+    with ExitStack() as stack:
+        for module in (replica, commit):
+            stack.enter_context(patch.object(module, "log", _Silent()))
+        for module in (memory, memory_data):
+            stack.enter_context(patch.object(module, "replace", swift_replace))
         yield
-    finally:
-        for module, log in zip(modules, kept, strict=True):
-            module.log = log
-
-
-_loud = False
