@@ -41,9 +41,9 @@ EVERYWHERE = 2
 _FIELDS: dict[type, tuple[Callable[[Any], tuple[Any, ...]], dict[str, int]]] = {}
 
 
-def swift_replace(value: Any, /, **changes: Any) -> Any:
+def swift_replace(value: T, /, **changes: Any) -> T:
     """What dataclasses.replace does for classes of plain fields, in a fraction of the time."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind not in _FIELDS:
         names = [item.name for item in fields(kind)]
         _FIELDS[kind] = attrgetter(*names), {name: number for number, name in enumerate(names)}
@@ -51,7 +51,8 @@ def swift_replace(value: Any, /, **changes: Any) -> Any:
     values = [*getter(value)]
     for name, changed in changes.items():
         values[places[name]] = changed
-    return kind(*values)
+    made: T = kind(*values)
+    return made
 
 
 class Memory(MemoryStore):

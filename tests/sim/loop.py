@@ -150,7 +150,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     ) -> Turn:
         return self.call_at(self._now + delay, callback, *args, context=context)
 
-    get_debug = bool  # type: ignore[assignment]
+    get_debug = bool
     """False: the cheapest callable that says so, and each new future and task asks."""
 
     def sleep(self, delay: float) -> Awaitable[None]:
@@ -173,7 +173,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         while True:
             self._collect_due()
             self._round()
-            if self._stopping:
+            if self._stopping:  # type: ignore[attr-defined]
                 return
 
     def _round(self) -> None:

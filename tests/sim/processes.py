@@ -20,12 +20,12 @@ from revocation.store import Durability, StoreUnavailable
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk import _wire
 from revocation_sdk._follower import Follower, Lease, Resync
-from revocation_sdk._lattice import RealmKey
-from revocation_sdk._messages import Message, Ping
+from revocation_sdk._lattice import MalformedRows, RealmKey
+from revocation_sdk._messages import Mark, Message, Ping, SnapshotEnd
 from revocation_sdk._messages import RealmSettings as Announced
-from revocation_sdk._position import Position
 from revocation_sdk._view import View
 from tests.sim.cluster import EPOCH_MS, SimStore
+from tests.sim.delivery import Delivery
 from tests.sim.loop import Process
 from tests.sim.oracle import Oracle, Witness
 
@@ -158,6 +158,8 @@ class Link:
         self.down = Wire(client.process, self._told, random, client.delay_s)
         self.subscriber = Subscriber()
         self.writer: asyncio.Task[None] | None = None
+        self.jammed_until = 0.0
+        """The connection takes nothing before that, so that what is to be said queues up."""
         service.accept(self)
 
     def _asked(self, message: bytes) -> None:
@@ -183,7 +185,10 @@ class Link:
         self.writer = self.service.process.spawn(self._write())
 
     async def _write(self) -> None:
+        loop = self.service.process.loop
         while True:
+            if self.jammed_until > loop.time():
+                await loop.sleep(self.jammed_until - loop.time())
             message = self.subscriber.take()
             if message is not None:
                 self.down.send(message)
@@ -208,6 +213,18 @@ class Link:
         self.client.process.soon(self.client.lost, self)
 
 
+class FlakyView(View):
+    """A view whose next merge may fail, before anything was changed."""
+
+    fails = False
+
+    def merge(self, *parts: bytes) -> None:
+        if self.fails:
+            self.fails = False
+            raise MalformedRows("planted")
+        super().merge(*parts)
+
+
 class Client:
     """A verifier: the real Follower and View, and a stream to some service replica."""
 
@@ -225,7 +242,9 @@ class Client:
         self.random = random
         self.delay_s = delay_s
         self.oracle = oracle
-        self.follower = Follower(REALM, View())
+        self.view = FlakyView()
+        self.follower = Follower(REALM, self.view)
+        self.delivery = Delivery(process.name, oracle.fail)
         self.witness = Witness()
         self.link: Link | None = None
         self._skew_ms = skew_ms
@@ -233,7 +252,6 @@ class Client:
         self._heard = 0.0
         self._pinged = 0.0
         self._lease: Lease | None = None
-        self._resumed: tuple[Position, ...] = ()
         process.soon(self._turn)
 
     def mono(self) -> float:
@@ -266,7 +284,7 @@ class Client:
         self._heard = self.process.loop.time()
         self.link = Link(self, service)
         hello = self.follower.hello()
-        self._resumed = hello.resume
+        self.delivery.begin(hello.resume)
         self.link.up.send(_wire.watch_request(hello).SerializeToString())
 
     def _send(self, ping: Ping) -> None:
@@ -277,20 +295,24 @@ class Client:
         if link is not self.link:
             return
         self._heard = self.process.loop.time()
+        self.delivery.take(message)
         try:
             self.follower.receive(message, self.mono())
         except Resync as broken:
-            self.oracle.fail(f"delivery: {self.name} at {link.service.name}: {broken.reason} by {message}")
+            if broken.reason != "malformed_rows":  # which only `fail_apply` can be behind
+                self.oracle.fail(f"delivery: {self.name} at {link.service.name}: {broken.reason} by {message}")
             link.cut()
             return
-        self.check()
+        self.delivery.applied(message)
+        self.check(again=isinstance(message, SnapshotEnd | Mark))
 
-    def check(self) -> None:
-        """Whether a new lease tells the truth."""
+    def check(self, again: bool) -> None:
+        """Whether the lease tells the truth: a new one, or (`again`) an old one, for a view that may have shrunk."""
         lease = self.follower.lease
-        if lease is not None and lease is not self._lease:
+        if lease is not None and (again or lease is not self._lease):
             self._lease = lease
-            self.oracle.complete(self.name, self.follower.view, self.witness, lease.mono - 77.0)
+            witness = Witness() if again else self.witness
+            self.oracle.complete(self.name, self.follower.view, witness, lease.mono - 77.0)
 
     def lost(self, link: Link) -> None:
         if link is self.link:
