@@ -179,6 +179,7 @@ class Cluster:
         self.frozen = False
         self.on_loss: Callable[[], None] = lambda: None
         self.on_settle: Callable[[], None] = lambda: None
+        self.on_leave: Callable[[str], None] = lambda _: None
         self._identities = 0
         self.cur.become(self.identity())
         for node in self.nodes:
@@ -456,7 +457,16 @@ class SimStore:
     async def strike(
         self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int
     ) -> Closed | None:
-        return await self._run(lambda m: m.strike(partition, log_id, member, mode, incarnation, silent_ms))
+        def script(memory: MemoryStore) -> Awaitable[Closed | None]:
+            return self._strike(memory.strike(partition, log_id, member, mode, incarnation, silent_ms), member, mode)
+
+        return await self._run(script)
+
+    async def _strike(self, strike: Awaitable[Closed | None], member: str, mode: str) -> Closed | None:
+        closed = await strike
+        if mode == "leave" and closed is None:
+            self.cluster.on_leave(member)
+        return closed
 
     async def propose(
         self, partition: int, log_id: str, clock: int, realm: str, rows: bytes, ops: str

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+from revocation import replica
 from revocation.commit import Committer
 from revocation.history import RealmHistory, Step
-from revocation.store import Closed, Committed, Denials, Durability, OpResult, OpState, Standing
+from revocation.store import Closed, Committed, Denials, Durability, OpResult, OpState, Registry, Standing
 from revocation.store import memory as memory_store
 from revocation.store.memory import MemoryStore
 from revocation.store.memory_data import Data
@@ -90,6 +91,24 @@ def open_settled_if_known() -> Sequence[Change]:
 def standing_in_any_history(self: Data, who: Standing, newcomer: bool = False) -> Closed | None:
     member = self.at.members.get(who.member)
     return None if member is not None and member.incarnation == who.incarnation else Closed.HEAL
+
+
+def commit_unusable() -> Sequence[Change]:
+    """Neither the script nor the replica asks whether the others have confirmed."""
+
+    def may_vouch(registry: Registry, _: str) -> bool:
+        return registry.closed is None
+
+    return [(Data, "standing", standing_in_any_history), (replica, "may_vouch", may_vouch)]
+
+
+def confirm_alone() -> Sequence[Change]:
+    confirm: Any = SimStore.confirm
+
+    async def confirm_as(self: Any, *arguments: Any) -> Any:
+        return await confirm(self, *arguments[:-1], [])
+
+    return [(SimStore, "confirm", confirm_as)]
 
 
 def confirm(active: Callable[[bool, int | None], bool]) -> Sequence[Change]:

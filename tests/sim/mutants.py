@@ -103,7 +103,7 @@ MUTANTS: dict[str, Mutant] = {
     "commit_unusable": Mutant(
         "H5",
         "commits and vouches in a history that is not usable",
-        _one(Data, "standing", in_store.standing_in_any_history),
+        in_store.commit_unusable,
         SPLIT,
     ),
     "no_registry": Mutant(
@@ -118,6 +118,12 @@ MUTANTS: dict[str, Mutant] = {
         "the time ends when the history is opened again",
         in_store.open_settled_if_known,
         ("wipe_restart", "late", "restart", "pause", "off"),
+    ),
+    "confirm_alone": Mutant(
+        "H4",
+        "confirms without naming the members it knows",
+        in_store.confirm_alone,
+        ("wipe_late", "wipe_restart", "off"),
     ),
     "join_at_once": Mutant(
         "H8",

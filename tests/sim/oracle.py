@@ -118,6 +118,14 @@ class Oracle:
             fact.hidden = True
             self.excused += 1
 
+    def handed_over(self, who: str, view: View, others: Iterable[View]) -> None:
+        """Somebody leaves, and his memory with him."""
+        pending = [fact for fact in self.facts if not fact.lost and not fact.hidden and holds(view, fact)]
+        for other in others if pending else ():
+            pending = [fact for fact in pending if not holds(other, fact)]
+        for fact in pending:
+            self.fail(f"I2: {who} leaves, and no other replica holds {fact}")
+
     def complete(self, who: str, view: View, witness: Witness, as_of: float) -> None:
         """Somebody says that this view is complete as of `as_of`."""
         self.checked += 1

@@ -64,6 +64,7 @@ class World(Faults):
         self.cluster = Cluster(self.loop, schedule.nodes, self.random, schedule.lag_s)
         self.cluster.on_loss = self._copies_vanished
         self.cluster.on_settle = self._settled
+        self.cluster.on_leave = self._has_left
         self.wiped = False
         self.oracle = Oracle(self.loop.time, self._memories, self._stored, tag=KEY.tag)
         self.services: dict[str, Service] = {}
@@ -110,6 +111,12 @@ class World(Faults):
         living = [service for service in self.services.values() if service.alive]
         if any(s.name not in listed and s.hindered for s in living):
             self.oracle.hide([s.view for s in living if s.name in listed or not s.hindered])
+
+    def _has_left(self, name: str) -> None:
+        """H9: what the one that leaves holds, somebody who stays holds, too; unless that one has died since."""
+        if not self.done["crash"] and self.cluster.cur.memory.data[0].at.members:
+            staying = [service.view for service in self.services.values() if service.alive and service.name != name]
+            self.oracle.handed_over(name, self.services[name].view, staying)
 
     # -- the run ------------------------------------------------------------------------------------------------
 
