@@ -64,8 +64,8 @@ bench: .venv/.bench ## measure every target beside its floor or peer, and write 
 	$(BIN)/python -m bench $(HOW)
 	$(BIN)/python -m bench.scaling
 
-sim: $(READY) ## search for schedules that break an invariant, in the simulator
-	$(BIN)/python -m tests.sim
+sim: $(READY) ## search for schedules that break an invariant, in the simulator (SCHEDULES=1000000 SEED=1)
+	$(BIN)/python -m tests.sim --schedules $(or $(SCHEDULES),1000000) --seed $(or $(SEED),1)
 
 chaos: $(READY) ## break a live cluster and compare it with the guarantees (MINUTES=3 ACK=memory)
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) --ack $(or $(ACK),memory)

@@ -13,82 +13,12 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 
-from tests.sim.mutants import MUTANTS, planted
-from tests.sim.schedule import Schedule, make
-from tests.sim.shrink import shrink, sort_of
-from tests.sim.world import Outcome, run
+from tests.sim.mutants import MUTANTS
+from tests.sim.search import Tally, explain, made, run_with, search
 
-_CHUNK = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What some schedules have shown together."""
-
-    runs: int = 0
-    acknowledged: int = 0
-    excused: int = 0
-    checked: int = 0
-    slowest_s: float = 0.0
-
-    def add(self, outcome: Outcome) -> Tally:
-        return self.plus(Tally(1, outcome.acknowledged, outcome.excused, outcome.checked, outcome.recovery_s))
-
-    def plus(self, other: Tally) -> Tally:
-        return Tally(
-            self.runs + other.runs,
-            self.acknowledged + other.acknowledged,
-            self.excused + other.excused,
-            self.checked + other.checked,
-            max(self.slowest_s, other.slowest_s),
-        )
-
-
-def search(first: int, count: int, mutant: str | None = None) -> tuple[Tally, list[tuple[int, tuple[str, ...]]]]:
-    """Runs schedules until one fails; returns what they showed, and the failing one."""
-    tally = Tally()
-    for seed in range(first, first + count):
-        outcome = run_with(made(seed, mutant), mutant)
-        tally = tally.add(outcome)
-        if outcome.violations:
-            return tally, [(seed, outcome.violations)]
-    return tally, []
-
-
-def made(seed: int, mutant: str | None) -> Schedule:
-    """The schedule of a number; the search for a mistake looks where it can show."""
-    return make(seed, MUTANTS[mutant].focus, MUTANTS[mutant].copies) if mutant else make(seed)
-
-
-def run_with(schedule: Schedule, mutant: str | None) -> Outcome:
-    """One run, with a planted mistake or without."""
-    with planted(mutant):
-        return run(schedule)
-
-
-def explain(seed: int, violations: tuple[str, ...], mutant: str | None) -> str:
-    """A failing schedule, shrunk, as a test that can be kept."""
-    kind = sort_of(violations[0])
-
-    def fails(schedule: Schedule) -> bool:
-        found = run_with(schedule, mutant).violations
-        return bool(found) and sort_of(found[0]) == kind
-
-    small = shrink(made(seed, mutant), fails)
-    found = run_with(small, mutant).violations
-    body = str(small).replace("\n", "\n    ")
-    return "\n".join(
-        [
-            f"seed {seed}: {violations[0]}",
-            f"shrunk: {found[0]}",
-            "",
-            f"def test_seed_{seed}() -> None:",
-            f"    holds({body})",
-            "",
-        ]
-    )
+_CHUNK = 100
+_REPORT_S = 10.0
 
 
 def _chunks(first: int, count: int) -> Iterator[tuple[int, int]]:
@@ -96,42 +26,49 @@ def _chunks(first: int, count: int) -> Iterator[tuple[int, int]]:
         yield start, min(_CHUNK, first + count - start)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = _options(arguments)
-    if options.replay is not None:
-        outcome = run_with(made(options.replay, options.mutant), options.mutant)
-        print(made(options.replay, options.mutant))
-        print(*(outcome.violations or ["holds"]), sep="\n")
-        return bool(outcome.violations)
-    began, tally, failing = time.monotonic(), Tally(), list[tuple[int, tuple[str, ...]]]()
-    print(f"{options.schedules} schedules from seed {options.seed}, {options.processes} processes", flush=True)
+def _search_all(options: argparse.Namespace) -> Tally:
+    began, tally = time.monotonic(), Tally()
+    reported = began
     with ProcessPoolExecutor(options.processes) as pool:
         pending = [
             pool.submit(search, start, count, options.mutant)
             for start, count in _chunks(options.seed, options.schedules)
         ]
-        for number, future in enumerate(pending, 1):
-            part, found = future.result()
-            tally, failing = tally.plus(part), failing + found
-            if number % 20 == 0:
-                print(f"  {tally.runs} schedules, {len(failing)} failing", flush=True)
-            if len(failing) >= options.failures or time.monotonic() - began > options.seconds:
+        for future in pending:
+            tally.add(future.result())
+            now = time.monotonic()
+            if now - reported > _REPORT_S:
+                reported = now
+                rate = tally.runs / (now - began)
+                left_s = (options.schedules - tally.runs) / rate
+                failing = f"{len(tally.failing)} failing, {rate:.0f}/s, {left_s / 60:.0f} min to go"
+                print(f"  {tally.runs:,} schedules, {failing}", flush=True)
+            if len(tally.failing) >= options.failures or now - began > options.seconds:
                 pool.shutdown(cancel_futures=True)
                 break
     took = time.monotonic() - began
-    print(
-        f"{tally.runs} schedules in {took:.0f} s ({tally.runs / took:.0f}/s): {tally.acknowledged} acknowledged, "
-        f"{tally.checked} claims of completeness checked, {tally.excused} excused, "
-        f"recovery at most {tally.slowest_s:.1f} s, {len(failing)} failing"
-    )
-    for seed, violations in failing:
+    print(f"{tally}\n{took:.0f} s, {tally.runs / took:.0f} schedules/s")
+    return tally
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _options(arguments)
+    if options.replay is not None:
+        schedule = made(options.replay, options.mutant)
+        outcome = run_with(schedule, options.mutant)
+        print(schedule)
+        print(*(outcome.violations or ["holds"]), sep="\n")
+        return bool(outcome.violations)
+    print(f"{options.schedules:,} schedules from seed {options.seed}, {options.processes} processes", flush=True)
+    tally = _search_all(options)
+    for seed, violations in tally.failing:
         print("\n" + explain(seed, violations, options.mutant))
-    return bool(failing)
+    return bool(tally.failing)
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.sim", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--schedules", type=int, default=20_000)
+    parser.add_argument("--schedules", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--failures", type=int, default=3, help="stop after so many")
