@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from revocation.barrier import Barrier
 from revocation.history import RealmHistory, Resume, Step
+from revocation.landing import Roster, Verifier
 from revocation.limits import CHANGES_BYTES, QUEUE_BYTES, SNAPSHOTS_AT_ONCE
 from revocation.partition import Applied, Partition
 from revocation.replica import NotReady
@@ -37,8 +38,9 @@ class Busy(Exception):
 class Subscriber:
     """The queue of one stream. `ended` says why it was cut off, and then nothing more comes."""
 
-    def __init__(self, name: str = "", sdk_version: str = "") -> None:
-        self.name, self.sdk_version = name, sdk_version
+    def __init__(self, verifier: Verifier | None = None) -> None:
+        self.verifier = verifier
+        """Who it is, for those who wait until something has been applied."""
         self.applied: tuple[Position, ...] = ()
         self.ended: str | None = None
         self.heard = asyncio.get_running_loop().time()
@@ -100,6 +102,7 @@ class RealmHub:
 
     def __init__(self, partitions: Sequence[Partition], realm: str) -> None:
         self.subscribers: set[Subscriber] = set()
+        self.roster = Roster()
         self._partitions = partitions
         self.realm = realm
         self._pending: dict[int, list[Step]] = {}
@@ -210,6 +213,8 @@ class RealmHub:
         if self._proven != proven:  # the same for all whose pings share a barrier
             self._proven, self._answers = proven, stream.answers(*proven)
         subscriber.put(self._answers(nonce))
+        if subscriber.verifier is not None:
+            subscriber.verifier.answered = asyncio.get_running_loop().time()
 
     def end_silent(self, before: float) -> None:
         """Cuts off who was last heard before that (event-loop time)."""

@@ -176,6 +176,10 @@ class Keyring:
         """
         return _derive(self._by_kid[kid], b"session", purpose.encode())
 
+    def mail_key(self, kid: str) -> bytes:
+        """The 32-byte key that seals what replicas tell each other. Raises KeyError for an unknown kid."""
+        return _derive(self._by_kid[kid], b"mail")
+
     def commitments(self) -> dict[str, str]:
         """Key id -> hex that proves knowledge of the secret without giving it away.
 

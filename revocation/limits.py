@@ -50,3 +50,12 @@ LONGEST_CALL_S = 60.0
 
 FUTURE_OP_ID_MS = 60_000
 """How far ahead of the service's clock the time in an op id may be."""
+
+SUBSCRIBERS_PAGE = 1_000
+"""Subscribers in one page; 100 where nothing is asked for."""
+
+LIST_TIMEOUT_MS = 2_000
+"""How long a replica may take to tell of its subscribers before it counts as silent."""
+
+AWAIT_TIMEOUT_MS = 10_000
+"""For AwaitApplied without a timeout; the longest is that of a call."""

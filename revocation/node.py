@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from revocation.asks import Asks, Sealer
 from revocation.barrier import Barrier
 from revocation.commit import Committer
 from revocation.config import Ack, Config
@@ -20,6 +21,7 @@ from revocation.session_keys import SessionKeys
 from revocation.session_service import Sessions
 from revocation.store import Durability, Member
 from revocation.store.sessions import FullStore
+from revocation.subscribers import Subscribers
 from revocation.telemetry import Metrics
 
 _FORGET_S = 30.0
@@ -75,6 +77,11 @@ class Node:
             count=lambda event: metrics.session_events.labels(event).inc(),
         )
         self.hub = Hub([replica.partition for replica in self.replicas], self.barriers, list(self.realms))
+        self.asks = Asks(replica_id, store, Sealer(keyring))
+        self.subscribers = Subscribers(replica_id, self.service, self.hub, self.asks, self._present)
+
+    def _present(self) -> set[str]:
+        return {name for replica in self.replicas for name in replica.registry.members}
 
     def _on_applied(self, index: int, applied: list[Applied]) -> None:
         self.hub.on_applied(index, applied)
@@ -103,6 +110,8 @@ class Node:
             for replica in self.replicas:
                 group.create_task(replica.run(), name=f"replica-{replica.index}")
             group.create_task(self._forget(), name="forget-expired")
+            group.create_task(self.asks.run(), name="asks")
+            group.create_task(self.subscribers.tend(), name="subscribers")
 
     async def _forget(self) -> None:
         while True:

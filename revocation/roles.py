@@ -63,6 +63,8 @@ TABLE: Mapping[str, frozenset[Role]] = {
     "GetStatus": frozenset({_A}),
     "ListMembers": frozenset({_A}),
     "StrikeMember": frozenset(),
+    "AwaitApplied": frozenset({_R, _S, _A}),
+    "ListSubscribers": frozenset({_A}),
     "OpenSession": frozenset({_S}),
     "RefreshSession": frozenset({_S}),
     "GetSession": frozenset({_S}),

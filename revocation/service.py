@@ -267,6 +267,12 @@ class Revocations:
         ]
         return max(v[0] for v in found), max(v[1] for v in found), max(v[2] for v in found)
 
+    async def current(self, realm_name: str, deadline: float) -> tuple[Position, ...]:
+        """Where the realm stands, proven by barriers that begin now. Raises Unavailable."""
+        realm = self.realm(realm_name)
+        await self._prove(deadline)
+        return self._realm_positions(realm)
+
     async def _prove(self, deadline: float) -> int:
         """Barriers in all partitions that begin now; the store's time in milliseconds."""
         try:

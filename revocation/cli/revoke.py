@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
+from revocation.cli import landed
 from revocation.cli.connection import Connection, client_command
+from revocation.cli.landed import Wait, WaitTimeout
 from revocation.cli.output import Exit, Output, in_words
 from revocation.cli.token import read_token
 from revocation_sdk.types import AckLevel
 
 if TYPE_CHECKING:
     from revocation_sdk import RevocationClient
-    from revocation_sdk.types import Receipt
+    from revocation_sdk.types import Receipt, WaitFor
 
 Issuer = Annotated[str | None, typer.Option(help="The `iss` it belongs to. Without it: whichever issuer.")]
 Reason = Annotated[str, typer.Option(help="For the audit record, up to 256 bytes; no names of users.")]
@@ -54,6 +56,8 @@ def token(
     reason: Reason = "",
     op_id: OpId = None,
     min_ack: MinAck = None,
+    wait: Wait = None,
+    wait_timeout: WaitTimeout = 10.0,
 ) -> int:
     """Revoke one token.
 
@@ -72,7 +76,7 @@ def token(
     def call(client: RevocationClient, common: _Common) -> Receipt:
         return client.revoke_token(jwt, jti=jti, issuer=issuer, expires_at=end, **common)
 
-    return _run(connection, out, "token", call, _common(connection, reason, op_id, min_ack))
+    return _run(connection, out, "token", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout))
 
 
 @client_command
@@ -85,13 +89,15 @@ def session(
     reason: Reason = "",
     op_id: OpId = None,
     min_ack: MinAck = None,
+    wait: Wait = None,
+    wait_timeout: WaitTimeout = 10.0,
 ) -> int:
     """Revoke all tokens of a session."""
 
     def call(client: RevocationClient, common: _Common) -> Receipt:
         return client.revoke_session(sid, issuer=issuer, **common)
 
-    return _run(connection, out, "session", call, _common(connection, reason, op_id, min_ack))
+    return _run(connection, out, "session", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout))
 
 
 @client_command
@@ -104,13 +110,15 @@ def subject(
     reason: Reason = "",
     op_id: OpId = None,
     min_ack: MinAck = None,
+    wait: Wait = None,
+    wait_timeout: WaitTimeout = 10.0,
 ) -> int:
     """Revoke all tokens and sessions of a subject until now; later ones are good."""
 
     def call(client: RevocationClient, common: _Common) -> Receipt:
         return client.revoke_subject(subject, issuer=issuer, **common)
 
-    return _run(connection, out, "subject", call, _common(connection, reason, op_id, min_ack))
+    return _run(connection, out, "subject", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout))
 
 
 @client_command
@@ -123,13 +131,15 @@ def client(
     reason: Reason = "",
     op_id: OpId = None,
     min_ack: MinAck = None,
+    wait: Wait = None,
+    wait_timeout: WaitTimeout = 10.0,
 ) -> int:
     """Revoke all tokens and sessions of a client application until now."""
 
     def call(client: RevocationClient, common: _Common) -> Receipt:
         return client.revoke_client(client_id, issuer=issuer, **common)
 
-    return _run(connection, out, "client", call, _common(connection, reason, op_id, min_ack))
+    return _run(connection, out, "client", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout))
 
 
 @client_command
@@ -145,6 +155,8 @@ def key(
     reason: Reason = "",
     op_id: OpId = None,
     min_ack: MinAck = None,
+    wait: Wait = None,
+    wait_timeout: WaitTimeout = 10.0,
 ) -> int:
     """Revoke all tokens signed by a key, for good.
 
@@ -158,7 +170,7 @@ def key(
     def call(client: RevocationClient, common: _Common) -> Receipt:
         return client.revoke_key(kid, thumbprint=thumbprint, issuer=issuer, **common)
 
-    return _run(connection, out, "key", call, _common(connection, reason, op_id, min_ack))
+    return _run(connection, out, "key", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout))
 
 
 @client_command
@@ -170,6 +182,8 @@ def realm(
     reason: Reason = "",
     op_id: OpId = None,
     min_ack: MinAck = None,
+    wait: Wait = None,
+    wait_timeout: WaitTimeout = 10.0,
 ) -> int:
     """Revoke everything in the realm until now: every user has to log in again."""
     if not yes and sys.stdin.isatty():
@@ -178,7 +192,7 @@ def realm(
     def call(client: RevocationClient, common: _Common) -> Receipt:
         return client.revoke_realm(**common)
 
-    return _run(connection, out, "realm", call, _common(connection, reason, op_id, min_ack))
+    return _run(connection, out, "realm", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout))
 
 
 def read_time(text: str) -> int:
@@ -201,10 +215,26 @@ class _Common(TypedDict):
     op_id: str | None
     timeout: float
     min_ack: AckLevel | None
+    wait_for: WaitFor | None
+    wait_timeout: float
 
 
-def _common(connection: Connection, reason: str, op_id: str | None, min_ack: AckLevel | None) -> _Common:
-    return _Common(reason=reason, op_id=op_id, timeout=connection.timeout, min_ack=min_ack)
+def _common(
+    connection: Connection,
+    reason: str,
+    op_id: str | None,
+    min_ack: AckLevel | None,
+    wait: str | None,
+    wait_timeout: float,
+) -> _Common:
+    return _Common(
+        reason=reason,
+        op_id=op_id,
+        timeout=connection.timeout,
+        min_ack=min_ack,
+        wait_for=landed.wait_for(wait),
+        wait_timeout=wait_timeout,
+    )
 
 
 def _run(
@@ -217,7 +247,7 @@ def _run(
     with closing(connection.client()) as client:
         receipt = call(client, common)
     show_receipt(out, target, receipt)
-    return Exit.OK
+    return Exit.OK if receipt.landed is None or receipt.landed.complete else Exit.REVOKED
 
 
 def show_receipt(out: Output, target: str, receipt: Receipt) -> None:
@@ -232,13 +262,14 @@ def show_receipt(out: Output, target: str, receipt: Receipt) -> None:
         at = receipt.cutoff.at_ms // 1000
         cutoff = {"version": receipt.cutoff.version, "at": at}
         shown["refused"] = f"what was issued before {in_words(at)}"
-    out.facts(
-        shown,
-        {
-            "target": target,
-            "stored": receipt.stored,
-            "op_id": receipt.op_id,
-            "position": receipt.position,
-            "cutoff": cutoff,
-        },
-    )
+    machine: dict[str, object] = {
+        "target": target,
+        "stored": receipt.stored,
+        "op_id": receipt.op_id,
+        "position": receipt.position,
+        "cutoff": cutoff,
+    }
+    if receipt.landed is not None:
+        shown |= landed.shown(receipt.landed)
+        machine["landed"] = landed.machine(receipt.landed)
+    out.facts(shown, machine)

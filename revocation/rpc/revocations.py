@@ -6,12 +6,12 @@ from operator import attrgetter
 
 import structlog
 
-from revocation import __version__
+from revocation import __version__, limits
 from revocation.errors import InvalidField
 from revocation.model import Operation, Receipt
 from revocation.node import Node
 from revocation.roles import Caller
-from revocation.rpc import stream, wire
+from revocation.rpc import landing, stream, wire
 from revocation.rpc.calls import Calls, Context
 from revocation.telemetry import audit
 from revocation_api.v1 import revocation_pb2 as pb
@@ -98,6 +98,24 @@ class RevocationServicer:
             return pb.StrikeMemberResponse()
 
         return await self._calls.run(context, "StrikeMember", "", body)
+
+    async def AwaitApplied(self, request: pb.AwaitAppliedRequest, context: Context) -> pb.AwaitAppliedResponse:
+        async def body(_: Caller, deadline: float) -> pb.AwaitAppliedResponse:
+            wanted, until = landing.wanted(request), landing.until(request.timeout_ms, deadline)
+            found = await self._node.subscribers.await_applied(
+                request.realm, wanted, request.verifiers, deadline, until
+            )
+            return landing.response(found)
+
+        return await self._calls.run(context, "AwaitApplied", request.realm, body)
+
+    async def ListSubscribers(self, request: pb.ListSubscribersRequest, context: Context) -> pb.ListSubscribersResponse:
+        async def body(_: Caller, deadline: float) -> pb.ListSubscribersResponse:
+            size, after = landing.page(request)
+            until = landing.until(limits.LIST_TIMEOUT_MS, deadline)
+            return landing.listed(await self._node.subscribers.page(request.realm, after, size, until))
+
+        return await self._calls.run(context, "ListSubscribers", request.realm, body)
 
     def _check_ack(self, wanted: int) -> None:
         """Neither of `replicated` and `fsynced` contains the other; both contain `memory`."""

@@ -137,6 +137,10 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
+POLL = pb.WatchResponse(poll=pb.Poll()).SerializeToString()
+"""Somebody waits for this verifier."""
+
+
 def goodbye(value: Goodbye) -> bytes:
     """The stream will end."""
     return pb.WatchResponse(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
 
@@ -13,10 +14,12 @@ import structlog
 from revocation import limits
 from revocation.errors import Denied, InvalidField, Overloaded, ServiceError, Unavailable
 from revocation.hub import Beginning, Busy, RealmHub, Subscriber
+from revocation.landing import Verifier
 from revocation.node import Node
 from revocation.roles import Caller
 from revocation.rpc import stream, wire
 from revocation.rpc.calls import Calls, Context
+from revocation.service import Realm
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._messages import Goodbye
 from revocation_sdk._messages import RealmSettings as Announced
@@ -59,10 +62,8 @@ class Watch:
         realm = self._node.service.realm(hello.realm)
         hub = self._node.hub.realms[realm.name]
         self._may_begin()
-        subscriber = Subscriber(
-            wire.bounded("hello.name", hello.name, limits.LABEL_BYTES),
-            wire.bounded("hello.sdk_version", hello.sdk_version, limits.LABEL_BYTES),
-        )
+        verifier = _verifier(hello, caller)
+        subscriber = Subscriber(verifier)
         resume = stream.positions_from(hello.resume)
         self._admit(hub, resume)
         await hub.prepare(resume)
@@ -73,19 +74,23 @@ class Watch:
             asyncio.get_running_loop().call_later(max(0.0, caller.until - time.time()), subscriber.end, "identity")
         pings = asyncio.create_task(self._read_pings(requests, hub, subscriber), name="pings")
         try:
-            settings = realm.settings
-            announced = Announced(settings.max_token_life_s, settings.max_leeway_s, settings.margin_s)
-            store_ms = self._node.store_ms()
-            welcome = stream.welcome(beginning.intents, announced, realm.keys, store_ms, self._node.replica_id)
+            await self._node.subscribers.begin(hub, verifier)
+            welcome = self._welcome(realm, beginning)
             with self._catching_up(hub.realm, beginning):
                 await self._begin(welcome, beginning, subscriber, context)
             await self._write_out(subscriber, context)
         finally:
             hub.subscribers.discard(subscriber)
+            self._node.subscribers.end(hub, verifier)
             self._node.metrics.subscribers.labels(realm.name).set(len(hub.subscribers))
             pings.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await pings
+
+    def _welcome(self, realm: Realm, beginning: Beginning) -> bytes:
+        settings = realm.settings
+        announced = Announced(settings.max_token_life_s, settings.max_leeway_s, settings.margin_s)
+        return stream.welcome(beginning.intents, announced, realm.keys, self._node.store_ms(), self._node.replica_id)
 
     def _may_begin(self) -> None:
         if self._calls.draining:
@@ -197,9 +202,16 @@ class Watch:
                 subscriber.end("protocol")
                 return
             subscriber.heard = loop.time()
-            subscriber.applied = stream.positions_from(request.ping.applied)
+            self._note(hub, subscriber, request.ping)
             self._node.hub.ping(hub, subscriber, request.ping.nonce)
         subscriber.end("gone")
+
+    def _note(self, hub: RealmHub, subscriber: Subscriber, ping: pb.Ping) -> None:
+        subscriber.applied = stream.positions_from(ping.applied)
+        if subscriber.verifier is not None:
+            subscriber.verifier.applied = subscriber.applied
+            subscriber.verifier.judged_by(ping.max_staleness_ms)
+            self._node.subscribers.heard(hub.realm)
 
     async def drain(self, grace_s: float) -> None:
         """Says goodbye to all subscribers, spread over the grace period so that they do not come back as a herd."""
@@ -212,7 +224,26 @@ class Watch:
             )
 
 
+def _verifier(hello: pb.Hello, caller: Caller) -> Verifier:
+    """Who begins a stream. One that does not tell its instance is another one on each stream."""
+    name = wire.bounded("hello.name", hello.name, limits.LABEL_BYTES)
+    sdk_version = wire.bounded("hello.sdk_version", hello.sdk_version, limits.LABEL_BYTES)
+    if len(hello.instance) not in (0, _INSTANCE_BYTES):
+        raise InvalidField("hello.instance", f"has {len(hello.instance)} bytes; none or {_INSTANCE_BYTES} are allowed")
+    verifier = Verifier(
+        instance=hello.instance or secrets.token_bytes(_INSTANCE_BYTES),
+        name=name,
+        identity=caller.name,
+        sdk_version=sdk_version,
+        since=asyncio.get_running_loop().time(),
+        polled=bool(hello.instance),
+    )
+    verifier.judged_by(hello.max_staleness_ms)
+    return verifier
+
+
 _TOO_MANY = "TOO_MANY_STREAMS"
+_INSTANCE_BYTES = 16
 
 
 def _jitter(milliseconds: int) -> int:

@@ -33,12 +33,13 @@ from revocation.store import (
     segment_of,
 )
 from revocation.store.memory_data import Data
+from revocation.store.memory_mailbox import MemoryMailbox
 from revocation.store.memory_sessions import MemorySessions
 from revocation.store.segments import split, split_all
 from revocation_sdk._lattice import CUTOFF, Group, join_groups
 
 
-class MemoryStore(MemorySessions):
+class MemoryStore(MemorySessions, MemoryMailbox):
     """The store in memory. Tests change its public fields as they like."""
 
     def __init__(
@@ -63,6 +64,7 @@ class MemoryStore(MemorySessions):
         self._op_retention_ms = op_retention_ms
         self._longest_log = longest_log
         self._appended = [asyncio.Event() for _ in range(partitions)]
+        self._posted = asyncio.Event()
 
     # -- faults -------------------------------------------------------------------------------------------------
 

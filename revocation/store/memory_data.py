@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from revocation.store import ZERO, Closed, LogEntry, Member, OpResult, OpState, Registry, Standing
+from revocation.store.memory_mailbox import MailData
 from revocation.store.memory_sessions import SessionData
 from revocation_sdk._lattice import Kind
 
@@ -38,6 +39,7 @@ class Data:
     segments: dict[tuple[str, str], _Segment] = field(default_factory=dict)
     ops: dict[str, _OpRecord] = field(default_factory=dict)
     sessions: SessionData = field(default_factory=SessionData)
+    mail: MailData = field(default_factory=MailData)
 
     def note_usable(self) -> None:
         """H6: settled, and every member has confirmed this history."""

@@ -46,6 +46,7 @@ from revocation.store import (
 )
 from revocation.store.hints import HINTS
 from revocation.store.nodes import Nodes, OneNode, client_of
+from revocation.store.redis_mailbox import RedisMailbox
 from revocation.store.redis_sessions import SESSION_SCRIPTS, RedisSessions
 from revocation.store.segments import split, split_all
 from revocation.store.trouble import describe, did_nothing, kind_of
@@ -56,7 +57,7 @@ _OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
 _LONGEST_WAIT_MS = 2_500  # of a blocked command: well below a socket's time-out, or it would look like a dead server
 
 
-class RedisStore(RedisSessions):
+class RedisStore(RedisSessions, RedisMailbox):
     """The store on Redis or Valkey: one server, or several that `nodes` tells apart."""
 
     def __init__(

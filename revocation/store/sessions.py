@@ -12,6 +12,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from revocation.store import Closed, Durability, Standing, Store
+from revocation.store.mailbox import MailStore
 
 STAMP_BYTES = 12
 _ENTRY = struct.Struct("<8sH8sI16s")
@@ -214,7 +215,7 @@ class SessionStore(Protocol):
         """The settings of a client after `new` (if not empty) was written; "" if there are none, None if full."""
 
 
-class FullStore(Store, SessionStore, Protocol):
+class FullStore(Store, SessionStore, MailStore, Protocol):
     """A store that can do all that the service needs."""
 
 

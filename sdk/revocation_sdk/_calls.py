@@ -76,7 +76,7 @@ class Calls:
 
 
 def _retry(operation: Operation[Any], timeout: float) -> Retry:
-    return Retry(time.monotonic(), timeout, mutates=operation.mutates, op_id=operation.op_id)
+    return Retry(time.monotonic(), timeout, mutates=operation.mutates, op_id=operation.op_id, patient=operation.patient)
 
 
 def _method(endpoint: Endpoint, operation: Operation[Any]) -> Any:

@@ -133,6 +133,8 @@ class BaseClient:
         self._core.following.start()
         sight = self._core.checker.look(claims, token, key_id, thumbprint)
         limit = self._core.max_staleness if max_staleness is None else max_staleness
+        if max_staleness is not None:
+            self._core.following.judged_by(max_staleness)
         fresh = sight.age_s is not None and sight.age_s <= limit
         if not fresh and on_stale == "deny":
             raise self.unknown(sight.age_s)

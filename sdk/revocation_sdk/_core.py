@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from revocation_sdk import _wire
@@ -22,11 +22,11 @@ from revocation_sdk._judge import Facts
 from revocation_sdk._lattice import MalformedRows
 from revocation_sdk._notify import Notifier
 from revocation_sdk._operation import Operation
-from revocation_sdk._requests import Requests, make_op_id
+from revocation_sdk._requests import Requests, check_wait, make_op_id
 from revocation_sdk._session_requests import SessionRequests
 from revocation_sdk._view import View
-from revocation_sdk.errors import ConfigError, OutcomeUnknown, ServiceError, TokenRevoked
-from revocation_sdk.types import Freshness, State
+from revocation_sdk.errors import ConfigError, OutcomeUnknown, RevocationError, ServiceError, TokenRevoked
+from revocation_sdk.types import Freshness, Landed, Receipt, State, WaitFor
 
 T = TypeVar("T")
 
@@ -35,6 +35,9 @@ CHECK_TIMEOUT_S = 0.5
 FRESH_TIMEOUT_S = 10.0
 MAX_STALENESS_S = 15.0
 PING_INTERVAL_S = 2.0
+WAIT_TIMEOUT_S = 10.0
+_ANSWER_S = 1.0
+"""How long the answer of a call that waits may take on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ class Core:
         watch, calls, checks = self._endpoints
         self.following = Following(self.follower, watch, how, self.clock, options.ping_interval)
         self.following.name = options.name
+        self.following.judged_by(options.max_staleness)
         self.calls = Calls(calls, how)
         self.checks = Calls(checks, how)
         self.checker = Checker(self.follower, self.clock)
@@ -111,6 +115,42 @@ class Core:
             if operation.rows:
                 await self.following.merge_async(response.rows)
             return operation.read(response)
+
+    def revoke(
+        self, operation: Operation[Receipt], timeout: float, wait_for: WaitFor | None, wait_timeout: float
+    ) -> Receipt:
+        """Runs a revocation; then, if asked for, waits until verifiers have applied it, which changes no outcome."""
+        if wait_for is None:
+            return self.run(operation, timeout)
+        check_wait(wait_for, wait_timeout)
+        receipt = self.run(operation, timeout)
+        return replace(receipt, landed=self.landed(receipt.position, wait_for, wait_timeout))
+
+    async def revoke_async(
+        self, operation: Operation[Receipt], timeout: float, wait_for: WaitFor | None, wait_timeout: float
+    ) -> Receipt:
+        """As `revoke`, without blocking the event loop."""
+        if wait_for is None:
+            return await self.run_async(operation, timeout)
+        check_wait(wait_for, wait_timeout)
+        receipt = await self.run_async(operation, timeout)
+        return replace(receipt, landed=await self.landed_async(receipt.position, wait_for, wait_timeout))
+
+    def landed(self, position: str, wait_for: WaitFor, wait_timeout: float) -> Landed:
+        """Waits until verifiers have applied a position. What keeps it from waiting is in `.failure`."""
+        asked = self.requests.await_applied(position, wait_for, wait_timeout)
+        try:
+            return self.run(asked, wait_timeout + _ANSWER_S)
+        except RevocationError as error:
+            return Landed(complete=False, failure=error.reason)
+
+    async def landed_async(self, position: str, wait_for: WaitFor, wait_timeout: float) -> Landed:
+        """As `landed`, without blocking the event loop."""
+        asked = self.requests.await_applied(position, wait_for, wait_timeout)
+        try:
+            return await self.run_async(asked, wait_timeout + _ANSWER_S)
+        except RevocationError as error:
+            return Landed(complete=False, failure=error.reason)
 
     def ask(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Freshness:
         """Asks the service about a token. The answer is as old as the question."""

@@ -41,6 +41,8 @@ class FakeService:
             "GetStatus": self._status,
             "ListMembers": lambda request: [],
             "StrikeMember": lambda request: None,
+            "AwaitApplied": lambda request: types.Landed(request.verifiers <= 1, applied=1, live=1),
+            "ListSubscribers": lambda request: (types.Subscribers((), 0, ()), ""),
             "OpenSession": self._open_session,
             "RefreshSession": self._refresh_session,
             "GetSession": lambda request: self._find(request).info(""),

@@ -28,6 +28,7 @@ from revocation_sdk._messages import (
     Message,
     PartitionIntent,
     Ping,
+    Poll,
     Progress,
     RealmSettings,
     SnapshotChunk,
@@ -174,6 +175,8 @@ class Follower:
                 self._progress(message, mono)
             case Goodbye():
                 self.goodbye = message
+            case Poll():
+                pass  # the shell answers it, with a ping; it says nothing about the view
             case _:
                 assert_never(message)
 

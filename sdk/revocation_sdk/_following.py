@@ -39,6 +39,7 @@ class Following:
         self.clock = clock
         self.ping_interval = ping_interval
         self.name = ""
+        self._staleness_s = 0.0
         self._endpoints = endpoints
         self._how = how
         self._worker = self._new_worker()
@@ -57,6 +58,11 @@ class Following:
         if self._worker.pid != os.getpid():
             self.after_fork()
         self.start()
+
+    def judged_by(self, max_staleness: float) -> None:
+        """Somebody judges by this max_staleness from now on; the service is told the largest."""
+        if max_staleness > self._staleness_s:
+            self._staleness_s = self._worker.staleness_s = max_staleness
 
     def close(self, wait: float = 2.0) -> None:
         """Ends following, for good."""
@@ -185,7 +191,9 @@ class Following:
             self.merge(rows)
 
     def _new_worker(self) -> Worker:
-        return Worker(self.follower, self._endpoints, self._how, self.clock, self.ping_interval, self._changed)
+        worker = Worker(self.follower, self._endpoints, self._how, self.clock, self.ping_interval, self._changed)
+        worker.staleness_s = self._staleness_s
+        return worker
 
     def _changed(self) -> None:
         for listener in tuple(self._listeners):

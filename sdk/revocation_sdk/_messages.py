@@ -85,7 +85,12 @@ class Goodbye:
     reconnect_after_ms: int
 
 
-Message = Welcome | SnapshotChunk | SnapshotEnd | Changes | Mark | Progress | Goodbye
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """Somebody waits: say at once how far the view has come."""
+
+
+Message = Welcome | SnapshotChunk | SnapshotEnd | Changes | Mark | Progress | Goodbye | Poll
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ class Operation(Generic[T]):
     """Its repetitions carry the same."""
     rows: bool = False
     """The answer has rows, which belong into the caller's own view."""
+    patient: bool = False
+    """It waits at the service: one attempt may take all the time there is."""
 
     def at_least(self, level: str | None) -> Operation[T]:
         """The same, which the service refuses if it acknowledges at less than `level`. None: whatever it does."""

@@ -20,11 +20,14 @@ from revocation_sdk._judge import Facts
 from revocation_sdk._operation import Operation, build
 from revocation_sdk._position import decode_positions
 from revocation_sdk.errors import InvalidRequest
-from revocation_sdk.types import Member, Receipt, ServiceStatus, Versions
+from revocation_sdk.types import Landed, Member, Receipt, ServiceStatus, Subscribers, Versions, WaitFor
 
 T = TypeVar("T")
 MAX_BATCH = 10_000
 _BEYOND_TIME = 2**62
+MAX_PAGE = 1_000
+MAX_WAIT_S = 58
+"""A call to the service takes 60 s at most."""
 
 
 def seconds(expires_at: float) -> int:
@@ -175,6 +178,22 @@ class Requests:
         request = revocation_pb2.ListMembersRequest()
         return Operation(RevocationServiceStub, "ListMembers", request, _wire.members)
 
+    def await_applied(self, position: str, wait_for: WaitFor, wait_timeout: float) -> Operation[Landed]:
+        """Waits until verifiers have applied a position."""
+        request = build(
+            revocation_pb2.AwaitAppliedRequest,
+            realm=self._realm,
+            position=_demand(position, "position"),
+            verifiers=verifiers_of(wait_for),
+            timeout_ms=wait_ms(wait_timeout),
+        )
+        return Operation(RevocationServiceStub, "AwaitApplied", request, _wire.landed, patient=True)
+
+    def subscribers(self, size: int, page: str) -> Operation[tuple[Subscribers, str]]:
+        """A page of the verifiers that follow the realm."""
+        request = build(revocation_pb2.ListSubscribersRequest, realm=self._realm, page_size=size, page_token=page)
+        return Operation(RevocationServiceStub, "ListSubscribers", request, _wire.subscriber_page, patient=True)
+
     def strike_member(self, member_id: str) -> Operation[None]:
         """Takes a silent member off the registry by force."""
         request = build(revocation_pb2.StrikeMemberRequest, id=member_id)
@@ -184,13 +203,35 @@ class Requests:
         return self._issuer if issuer is None else issuer
 
 
-def _demand(position: str | None) -> revocation_pb2.Positions | None:
+def verifiers_of(wait_for: WaitFor) -> int:
+    """How many verifiers to wait for; 0: all. Raises InvalidRequest."""
+    if wait_for == "all":
+        return 0
+    if type(wait_for) is not int or not 0 < wait_for < 2**32:
+        raise InvalidRequest('wait_for must be "all" or a number of verifiers', field="wait_for")
+    return wait_for
+
+
+def check_wait(wait_for: WaitFor, wait_timeout: float) -> None:
+    """What can be waited for. Before anything is committed. Raises InvalidRequest."""
+    verifiers_of(wait_for)
+    wait_ms(wait_timeout)
+
+
+def wait_ms(wait_timeout: float) -> int:
+    """How long to wait, in milliseconds. Raises InvalidRequest."""
+    if not isinstance(wait_timeout, int | float) or not 0 < wait_timeout <= MAX_WAIT_S:
+        raise InvalidRequest(f"wait_timeout must be more than 0 and at most {MAX_WAIT_S} s", field="wait_timeout")
+    return math.ceil(wait_timeout * 1000)
+
+
+def _demand(position: str | None, field: str = "not_older_than") -> revocation_pb2.Positions | None:
     if not position:
         return None
     try:
         return _wire.positions_to(decode_positions(position))
     except ValueError:
-        raise InvalidRequest("not a position", field="not_older_than") from None
+        raise InvalidRequest("not a position", field=field) from None
 
 
 def _mutation(method: str, request: Message, read: Callable[[Any], T], op_id: str) -> Operation[T]:

@@ -91,7 +91,8 @@ NOT_CONNECTED = Failure("UNAVAILABLE", "", "no connection to the service", sent=
 class Retry:
     """The attempts of one call. Times are of one monotonic clock, in seconds."""
 
-    def __init__(self, now: float, timeout: float, *, mutates: bool, op_id: str = "") -> None:
+    def __init__(self, now: float, timeout: float, *, mutates: bool, op_id: str = "", patient: bool = False) -> None:
+        self._attempts = 1 if patient else _ATTEMPTS_IN_TIMEOUT
         self._timeout = timeout
         self._end = now + timeout
         self._mutates = mutates
@@ -101,7 +102,7 @@ class Retry:
 
     def attempt_s(self, now: float) -> float:
         """How long the next attempt may take: a part of the timeout, so that one silent address does not eat it."""
-        return min(max(_MIN_ATTEMPT_S, self._timeout / _ATTEMPTS_IN_TIMEOUT), max(self._end - now, 0.001))
+        return min(max(_MIN_ATTEMPT_S, self._timeout / self._attempts), max(self._end - now, 0.001))
 
     def after(self, failure: Failure, now: float, jitter: float) -> float:
         """How long to wait before the next attempt; raises the final error if there is none."""

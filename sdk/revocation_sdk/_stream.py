@@ -6,6 +6,7 @@ resolved anew, and renewed certificates are read.
 
 from __future__ import annotations
 
+import math
 import queue
 from collections.abc import Iterator
 from typing import Any
@@ -27,6 +28,8 @@ class Stream:
         self.busy = False
         """A message is being applied: the silence is ours."""
         self.next_ping = now
+        self.pinged = -math.inf
+        """When the last ping was said."""
         self.cut = ""
         """Why we ended the stream ourselves."""
         self._endpoint = endpoint

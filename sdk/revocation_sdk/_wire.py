@@ -6,6 +6,7 @@ message of the contract is MalformedMessage, never a crash further in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -25,6 +26,7 @@ from revocation_sdk._messages import (
     Message,
     PartitionIntent,
     Ping,
+    Poll,
     Progress,
     RealmSettings,
     SnapshotChunk,
@@ -37,16 +39,20 @@ from revocation_sdk.types import (
     ClientSettings,
     Cutoff,
     Grant,
+    Landed,
     Member,
     PartitionStatus,
     Receipt,
     ServiceStatus,
     SessionInfo,
+    Subscriber,
+    Subscribers,
     Versions,
 )
 
 PROTOCOL = 1
 MAX_PARTITIONS = 1024
+_LONGEST_STALENESS_S = 86_400.0 * 400
 _STATUS_DETAILS = "grpc-status-details-bin"
 _INTENTS: dict[int, Intent] = {
     revocation_pb2.Welcome.UP_TO_DATE: Intent.UP_TO_DATE,
@@ -63,10 +69,15 @@ class MalformedMessage(ValueError):
 # Watch
 
 
-def watch_request(message: Hello | Ping, sdk_version: str = "", name: str = "") -> revocation_pb2.WatchRequest:
-    """What the follower says, for the wire."""
+def watch_request(
+    message: Hello | Ping, sdk_version: str = "", name: str = "", instance: bytes = b"", staleness_s: float = 0.0
+) -> revocation_pb2.WatchRequest:
+    """What the follower says, for the wire. `staleness_s`: the largest max_staleness of its verifiers."""
+    staleness_ms = math.ceil(min(staleness_s, _LONGEST_STALENESS_S) * 1000)
     if isinstance(message, Ping):
-        ping = revocation_pb2.Ping(nonce=message.nonce, applied=positions_to(message.applied))
+        ping = revocation_pb2.Ping(
+            nonce=message.nonce, applied=positions_to(message.applied), max_staleness_ms=staleness_ms
+        )
         return revocation_pb2.WatchRequest(ping=ping)
     hello = revocation_pb2.Hello(
         realm=message.realm,
@@ -74,6 +85,8 @@ def watch_request(message: Hello | Ping, sdk_version: str = "", name: str = "") 
         protocol=PROTOCOL,
         sdk_version=sdk_version,
         name=name,
+        instance=instance,
+        max_staleness_ms=staleness_ms,
     )
     return revocation_pb2.WatchRequest(hello=hello)
 
@@ -98,6 +111,8 @@ def watch_message(response: revocation_pb2.WatchResponse) -> Message:
             return Progress(progress.nonce, positions_from(progress.positions), progress.store_ms)
         case "goodbye":
             return Goodbye(response.goodbye.reason, response.goodbye.reconnect_after_ms)
+        case "poll":
+            return Poll()
         case _:
             raise MalformedMessage("unknown message")
 
@@ -208,6 +223,42 @@ def members(response: revocation_pb2.ListMembersResponse) -> list[Member]:
     return [
         Member(item.id, item.partition, item.active, item.confirmed, item.last_seen_ms) for item in response.members
     ]
+
+
+def subscriber(response: revocation_pb2.Subscriber) -> Subscriber:
+    """A verifier that follows the realm."""
+    return Subscriber(
+        instance=response.instance.hex(),
+        name=response.name,
+        identity=response.identity,
+        sdk_version=response.sdk_version,
+        replica=response.replica,
+        position=_text(response.applied),
+        lag=response.lag,
+        answered_s_ago=None if response.answered_ms_ago < 0 else response.answered_ms_ago / 1000,
+        max_staleness_s=response.max_staleness_ms / 1000,
+        fresh=response.fresh,
+        connected_s_ago=response.connected_ms_ago / 1000,
+        connected=response.connected,
+    )
+
+
+def landed(response: revocation_pb2.AwaitAppliedResponse) -> Landed:
+    """How far a position has come."""
+    return Landed(
+        complete=response.complete,
+        applied=response.applied,
+        live=response.live,
+        laggards=tuple(map(subscriber, response.laggards)),
+        more_laggards=response.more_laggards,
+        silent_replicas=tuple(response.silent_replicas),
+    )
+
+
+def subscriber_page(response: revocation_pb2.ListSubscribersResponse) -> tuple[Subscribers, str]:
+    """One page of subscribers, and the token of the next."""
+    found = tuple(map(subscriber, response.subscribers))
+    return Subscribers(found, response.total, tuple(response.silent_replicas)), response.next_page_token
 
 
 def grant(response: session_pb2.SessionGrant) -> Grant:

@@ -21,6 +21,7 @@ from revocation_api.v1 import revocation_pb2
 from revocation_sdk._channel import Endpoints, Security, sdk_version
 from revocation_sdk._clock import Clock
 from revocation_sdk._follower import Follower, Resync
+from revocation_sdk._messages import Poll
 from revocation_sdk._retry import MAX_BACKOFF_S, backoff
 from revocation_sdk._stream import Stream
 from revocation_sdk._wire import MalformedMessage, failure_of, watch_message, watch_request
@@ -33,6 +34,8 @@ _MIN_SILENCE_S = 3.0
 _STARVED_S = 4.0
 _MAX_WATCH_S = 1.5
 _PING_PATIENCE_S = 0.2
+_POLLED_EVERY_S = 0.05
+"""A ping costs the service a proof: asked more often than so, the follower does not answer."""
 _EXPIRE_EVERY_S = 30.0
 _EXPIRE_SHARE = 50
 """Dropping what expired may take one part in so many of the time."""
@@ -51,6 +54,10 @@ class Worker:
         changed: Callable[[], None],
     ) -> None:
         self.pid = os.getpid()
+        self.instance = os.urandom(16)
+        """Names this follower in this process, on all its streams."""
+        self.staleness_s = 0.0
+        """The largest max_staleness by which anybody here judges."""
         self.trouble = ""
         """Why the last stream ended, as a stable word; empty while all is well."""
         self.started_at: float | None = None
@@ -146,7 +153,7 @@ class Worker:
             stream = Stream(self._endpoints.new(), self._clock.mono())
             self._stream = stream
             with self._writing:
-                hello = watch_request(self._follower.hello(), sdk_version(), name)
+                hello = watch_request(self._follower.hello(), sdk_version(), name, self.instance, self.staleness_s)
             if self._stop.is_set():
                 return 0.0
             answers = stream.open(hello, metadata)
@@ -173,6 +180,8 @@ class Worker:
         with self._writing:
             self._follower.receive(message, now)
             self._expire(now)
+        if isinstance(message, Poll) and now - stream.pinged >= _POLLED_EVERY_S:
+            self._ping(stream)
         if self._follower.goodbye is not None and stream.leave_at is None:
             stream.goodbye(now, self._follower.goodbye.reconnect_after_ms / 1000)
         if self._follower.lease is not lease:
@@ -238,8 +247,9 @@ class Worker:
             return
         try:
             now = self._clock.mono()
-            ping = watch_request(self._follower.ping(now, self._clock.wall()))
+            ping = watch_request(self._follower.ping(now, self._clock.wall()), staleness_s=self.staleness_s)
         finally:
             self._writing.release()
+        stream.pinged = now
         stream.next_ping = now + self._ping_interval * 0.95
         stream.say(ping)

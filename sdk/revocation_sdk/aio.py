@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from revocation_sdk._client import BaseClient
-from revocation_sdk._core import CALL_TIMEOUT_S, CHECK_TIMEOUT_S, FRESH_TIMEOUT_S
+from revocation_sdk._core import CALL_TIMEOUT_S, CHECK_TIMEOUT_S, FRESH_TIMEOUT_S, WAIT_TIMEOUT_S
+from revocation_sdk._requests import MAX_PAGE
 from revocation_sdk._session_requests import MAX_PAGES, shown
 from revocation_sdk.types import (
     AckLevel,
     ClientSettings,
     Freshness,
     Grant,
+    Landed,
     Member,
     Receipt,
     ServiceStatus,
     SessionInfo,
+    Subscriber,
+    Subscribers,
     Versions,
+    WaitFor,
 )
 
 
@@ -58,6 +64,8 @@ class AsyncRevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Takes one token back: the token itself, or its `jti` with `expires_at`.
 
@@ -65,7 +73,7 @@ class AsyncRevocationClient(BaseClient):
         accepted, or use `verifier.revoke(token)`.
         """
         asked = self._core.requests.revoke_token(token, jti, issuer, expires_at, op_id, reason)
-        return await self._core.run_async(asked.at_least(min_ack), timeout)
+        return await self._core.revoke_async(asked.at_least(min_ack), timeout, wait_for, wait_timeout)
 
     async def revoke_tokens(
         self,
@@ -76,10 +84,15 @@ class AsyncRevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Takes up to 10,000 tokens of one issuer back, given as (jti, expires_at)."""
-        return await self._core.run_async(
-            self._core.requests.revoke_tokens(tokens, issuer, op_id, reason).at_least(min_ack), timeout
+        return await self._core.revoke_async(
+            self._core.requests.revoke_tokens(tokens, issuer, op_id, reason).at_least(min_ack),
+            timeout,
+            wait_for,
+            wait_timeout,
         )
 
     async def revoke_session(
@@ -91,10 +104,15 @@ class AsyncRevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Takes all tokens of a session back."""
-        return await self._core.run_async(
-            self._core.requests.revoke_session(sid, issuer, op_id, reason).at_least(min_ack), timeout
+        return await self._core.revoke_async(
+            self._core.requests.revoke_session(sid, issuer, op_id, reason).at_least(min_ack),
+            timeout,
+            wait_for,
+            wait_timeout,
         )
 
     async def revoke_subject(
@@ -106,10 +124,15 @@ class AsyncRevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Takes back all tokens that a user has until now, and ends the user's sessions."""
-        return await self._core.run_async(
-            self._core.requests.revoke_subject(subject, issuer, op_id, reason).at_least(min_ack), timeout
+        return await self._core.revoke_async(
+            self._core.requests.revoke_subject(subject, issuer, op_id, reason).at_least(min_ack),
+            timeout,
+            wait_for,
+            wait_timeout,
         )
 
     async def revoke_client(
@@ -121,10 +144,15 @@ class AsyncRevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Takes back all tokens that were issued to a client until now, and ends their sessions."""
-        return await self._core.run_async(
-            self._core.requests.revoke_client(client_id, issuer, op_id, reason).at_least(min_ack), timeout
+        return await self._core.revoke_async(
+            self._core.requests.revoke_client(client_id, issuer, op_id, reason).at_least(min_ack),
+            timeout,
+            wait_for,
+            wait_timeout,
         )
 
     async def revoke_key(
@@ -137,10 +165,12 @@ class AsyncRevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Refuses every token signed by a key, for good: by its `kid`, or by its RFC 7638 thumbprint."""
         asked = self._core.requests.revoke_key(kid, thumbprint, issuer, op_id, reason)
-        return await self._core.run_async(asked.at_least(min_ack), timeout)
+        return await self._core.revoke_async(asked.at_least(min_ack), timeout, wait_for, wait_timeout)
 
     async def revoke_realm(
         self,
@@ -149,9 +179,13 @@ class AsyncRevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Takes everything back that was issued in this realm until now."""
-        return await self._core.run_async(self._core.requests.revoke_realm(op_id, reason).at_least(min_ack), timeout)
+        return await self._core.revoke_async(
+            self._core.requests.revoke_realm(op_id, reason).at_least(min_ack), timeout, wait_for, wait_timeout
+        )
 
     async def check_remote(
         self,
@@ -193,6 +227,27 @@ class AsyncRevocationClient(BaseClient):
     async def members(self, *, timeout: float = CALL_TIMEOUT_S) -> list[Member]:
         """The service replicas that the store's registry lists."""
         return await self._core.run_async(self._core.requests.members(), timeout)
+
+    async def await_applied(
+        self, position: str, *, wait_for: WaitFor = "all", wait_timeout: float = WAIT_TIMEOUT_S
+    ) -> Landed:
+        """Waits until verifiers have applied the position of a receipt, or says which have not. Raises nothing for it.
+
+        A verifier counts while it follows, and afterwards for as long as it could still be fresh (`max_staleness`).
+        """
+        return await self._core.landed_async(position, wait_for, wait_timeout)
+
+    async def subscribers(self, *, limit: int = 1_000, timeout: float = CALL_TIMEOUT_S) -> Subscribers:
+        """The verifiers that follow the realm, at all replicas: the first `limit` of them, and how many there are."""
+        found: list[Subscriber] = []
+        page, last = "", Subscribers((), 0, ())
+        while len(found) < limit:
+            asked = self._core.requests.subscribers(min(limit - len(found), MAX_PAGE), page)
+            last, page = await self._core.run_async(asked, timeout)
+            found += last.subscribers
+            if not page:
+                break
+        return replace(last, subscribers=tuple(found))
 
     async def strike_member(self, member_id: str, *, timeout: float = CALL_TIMEOUT_S) -> None:
         """Takes a silent replica off the registry by force; docs/guarantees.md says what that can cost."""

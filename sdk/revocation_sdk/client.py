@@ -7,27 +7,36 @@
 
 A mutation takes `op_id=` and `timeout=`, and tries again with one op id until then. It raises Unavailable (nothing
 was changed), OutcomeUnknown (repeat it with its op id), PermissionDenied or InvalidRequest.
+
+`wait_for="all"`, or a number, makes a revocation wait, once it is committed, until verifiers have applied it. What came
+of that stands in `receipt.landed`, and is never an error: the revocation is committed whoever lags behind.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from revocation_sdk._client import BaseClient
-from revocation_sdk._core import CALL_TIMEOUT_S, CHECK_TIMEOUT_S, FRESH_TIMEOUT_S
+from revocation_sdk._core import CALL_TIMEOUT_S, CHECK_TIMEOUT_S, FRESH_TIMEOUT_S, WAIT_TIMEOUT_S
+from revocation_sdk._requests import MAX_PAGE
 from revocation_sdk._session_requests import MAX_PAGES, shown
 from revocation_sdk.types import (
     AckLevel,
     ClientSettings,
     Freshness,
     Grant,
+    Landed,
     Member,
     Receipt,
     ServiceStatus,
     SessionInfo,
+    Subscriber,
+    Subscribers,
     Versions,
+    WaitFor,
 )
 
 
@@ -62,6 +71,8 @@ class RevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Takes one token back: the token itself, or its `jti` with `expires_at`.
 
@@ -69,7 +80,7 @@ class RevocationClient(BaseClient):
         accepted, or use `verifier.revoke(token)`.
         """
         asked = self._core.requests.revoke_token(token, jti, issuer, expires_at, op_id, reason)
-        return self._core.run(asked.at_least(min_ack), timeout)
+        return self._core.revoke(asked.at_least(min_ack), timeout, wait_for, wait_timeout)
 
     def revoke_tokens(
         self,
@@ -80,10 +91,15 @@ class RevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Takes up to 10,000 tokens of one issuer back, given as (jti, expires_at)."""
-        return self._core.run(
-            self._core.requests.revoke_tokens(tokens, issuer, op_id, reason).at_least(min_ack), timeout
+        return self._core.revoke(
+            self._core.requests.revoke_tokens(tokens, issuer, op_id, reason).at_least(min_ack),
+            timeout,
+            wait_for,
+            wait_timeout,
         )
 
     def revoke_session(
@@ -95,9 +111,16 @@ class RevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Takes all tokens of a session back."""
-        return self._core.run(self._core.requests.revoke_session(sid, issuer, op_id, reason).at_least(min_ack), timeout)
+        return self._core.revoke(
+            self._core.requests.revoke_session(sid, issuer, op_id, reason).at_least(min_ack),
+            timeout,
+            wait_for,
+            wait_timeout,
+        )
 
     def revoke_subject(
         self,
@@ -108,10 +131,15 @@ class RevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Takes back all tokens that a user has until now, and ends the user's sessions."""
-        return self._core.run(
-            self._core.requests.revoke_subject(subject, issuer, op_id, reason).at_least(min_ack), timeout
+        return self._core.revoke(
+            self._core.requests.revoke_subject(subject, issuer, op_id, reason).at_least(min_ack),
+            timeout,
+            wait_for,
+            wait_timeout,
         )
 
     def revoke_client(
@@ -123,10 +151,15 @@ class RevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Takes back all tokens that were issued to a client until now, and ends their sessions."""
-        return self._core.run(
-            self._core.requests.revoke_client(client_id, issuer, op_id, reason).at_least(min_ack), timeout
+        return self._core.revoke(
+            self._core.requests.revoke_client(client_id, issuer, op_id, reason).at_least(min_ack),
+            timeout,
+            wait_for,
+            wait_timeout,
         )
 
     def revoke_key(
@@ -139,10 +172,12 @@ class RevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Refuses every token signed by a key, for good: by its `kid`, or by its RFC 7638 thumbprint."""
         asked = self._core.requests.revoke_key(kid, thumbprint, issuer, op_id, reason)
-        return self._core.run(asked.at_least(min_ack), timeout)
+        return self._core.revoke(asked.at_least(min_ack), timeout, wait_for, wait_timeout)
 
     def revoke_realm(
         self,
@@ -151,9 +186,13 @@ class RevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
         min_ack: AckLevel | None = None,
+        wait_for: WaitFor | None = None,
+        wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Takes everything back that was issued in this realm until now."""
-        return self._core.run(self._core.requests.revoke_realm(op_id, reason).at_least(min_ack), timeout)
+        return self._core.revoke(
+            self._core.requests.revoke_realm(op_id, reason).at_least(min_ack), timeout, wait_for, wait_timeout
+        )
 
     def check_remote(
         self,
@@ -195,6 +234,27 @@ class RevocationClient(BaseClient):
     def members(self, *, timeout: float = CALL_TIMEOUT_S) -> list[Member]:
         """The service replicas that the store's registry lists."""
         return self._core.run(self._core.requests.members(), timeout)
+
+    def await_applied(
+        self, position: str, *, wait_for: WaitFor = "all", wait_timeout: float = WAIT_TIMEOUT_S
+    ) -> Landed:
+        """Waits until verifiers have applied the position of a receipt, or says which have not. Raises nothing for it.
+
+        A verifier counts while it follows, and afterwards for as long as it could still be fresh (`max_staleness`).
+        """
+        return self._core.landed(position, wait_for, wait_timeout)
+
+    def subscribers(self, *, limit: int = 1_000, timeout: float = CALL_TIMEOUT_S) -> Subscribers:
+        """The verifiers that follow the realm, at all replicas: the first `limit` of them, and how many there are."""
+        found: list[Subscriber] = []
+        page, last = "", Subscribers((), 0, ())
+        while len(found) < limit:
+            asked = self._core.requests.subscribers(min(limit - len(found), MAX_PAGE), page)
+            last, page = self._core.run(asked, timeout)
+            found += last.subscribers
+            if not page:
+                break
+        return replace(last, subscribers=tuple(found))
 
     def strike_member(self, member_id: str, *, timeout: float = CALL_TIMEOUT_S) -> None:
         """Takes a silent replica off the registry by force; docs/guarantees.md says what that can cost."""

@@ -114,6 +114,7 @@ class _NoWorker:
     def __init__(self, follower: _FakeFollower) -> None:
         self.pid = os.getpid()
         self.trouble = "cut_off"
+        self.staleness_s = 0.0
         self.started_at: float | None = None
         self._follower = follower
 

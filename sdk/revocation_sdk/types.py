@@ -52,6 +52,61 @@ class Cutoff:
     at_ms: int
 
 
+WaitFor = Literal["all"] | int
+"""Until how many verifiers have applied a revocation: all that live, or so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """A verifier that follows the realm, as the replica sees it that it follows."""
+
+    instance: str
+    """Names one follower in one process; of an older SDK one stream."""
+    name: str
+    identity: str
+    """As whom it was authenticated."""
+    sdk_version: str
+    replica: str
+    position: str
+    """How far it has said to have come, as opaque text; empty: not yet."""
+    lag: int
+    """Records that its replica has and it has not reported; -1: in another history, or not known yet."""
+    answered_s_ago: float | None
+    """Its last answered ping; None: none yet."""
+    max_staleness_s: float
+    fresh: bool
+    """Whether it can be fresh, by its own max_staleness."""
+    connected_s_ago: float
+    connected: bool
+    """False: its stream has ended, and it may still be fresh by what it was told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """How far a revocation had come into the verifiers when the waiting ended. It is committed whatever this says."""
+
+    complete: bool
+    """Whether as many verifiers as were asked for have applied it; for "all": no laggard, no silent replica."""
+    applied: int = 0
+    live: int = 0
+    laggards: tuple[Subscriber, ...] = ()
+    more_laggards: int = 0
+    """Laggards beyond those that are named."""
+    silent_replicas: tuple[str, ...] = ()
+    """Replicas that did not answer, or are gone for too short a time: what their verifiers know is not known."""
+    failure: str = ""
+    """Why the waiting itself failed, as a stable word; empty: it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribers:
+    """The verifiers that follow the realm."""
+
+    subscribers: tuple[Subscriber, ...]
+    total: int
+    silent_replicas: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """Proof of a committed revocation."""
@@ -63,6 +118,8 @@ class Receipt:
     """False: everything asked for had expired already, so there was nothing to store."""
     cutoff: Cutoff | None = None
     """For subject, client and realm."""
+    landed: Landed | None = None
+    """What came of `wait_for`; None: nobody waited."""
 
 
 @dataclass(frozen=True, slots=True)

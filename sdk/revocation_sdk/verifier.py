@@ -295,6 +295,7 @@ class Verifier:
             raise ConfigError(f"max_staleness: at least two ping intervals, {least:g} s", reason="max_staleness")
         if on_stale not in get_args(OnStale):
             raise ConfigError('on_stale: "deny", "check" or "allow"', reason="on_stale")
+        self._core.following.judged_by(max_staleness)
         return max_staleness, on_stale
 
 

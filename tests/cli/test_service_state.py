@@ -11,7 +11,7 @@ import pytest
 
 from revocation.cli.connection import Connection
 from revocation.cli.output import Exit
-from revocation_sdk.types import PartitionStatus, Receipt, ServiceStatus, SessionInfo
+from revocation_sdk.types import PartitionStatus, Receipt, ServiceStatus, SessionInfo, Subscribers
 from tests.cli.conftest import Cli, Issuer
 from tests.cli.running import Service, start
 
@@ -96,7 +96,11 @@ def fake(monkeypatch: pytest.MonkeyPatch, **answers: Any) -> FakeClient:
 def test_status_that_is_not_usable_is_exit_1(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the members that it waits for."""
     partition = PartitionStatus("", "healing", ("replica-b",))
-    fake(monkeypatch, status=ServiceStatus("a", "1", (partition,), 0, 0, 0, 0, "valkey 9", "memory"))
+    fake(
+        monkeypatch,
+        status=ServiceStatus("a", "1", (partition,), 0, 0, 0, 0, "valkey 9", "memory"),
+        subscribers=Subscribers((), 0, ()),
+    )
     result = cli("status")
     assert result.code == Exit.REVOKED
     assert "partition 0: healing (waits for replica-b)" in result.out

@@ -266,6 +266,18 @@ class Peer(RevocationServiceServicer, session_pb2_grpc.SessionServiceServicer):
         answer = pb.ListMembersResponse(members=[pb.ListMembersResponse.Member(id="peer", active=True)])
         return self._unary("ListMembers", request, context, lambda: answer)
 
+    def AwaitApplied(self, request: pb.AwaitAppliedRequest, context: grpc.ServicerContext) -> pb.AwaitAppliedResponse:
+        def truth() -> pb.AwaitAppliedResponse:
+            laggard = pb.Subscriber(instance=b"i" * 16, name="slow", replica="r1", answered_ms_ago=-1)
+            return pb.AwaitAppliedResponse(applied=2, live=3, laggards=[laggard], complete=request.verifiers == 2)
+
+        return self._unary("AwaitApplied", request, context, truth)
+
+    def ListSubscribers(
+        self, request: pb.ListSubscribersRequest, context: grpc.ServicerContext
+    ) -> pb.ListSubscribersResponse:
+        return self._unary("ListSubscribers", request, context, pb.ListSubscribersResponse)
+
     def StrikeMember(self, request: pb.StrikeMemberRequest, context: grpc.ServicerContext) -> pb.StrikeMemberResponse:
         return self._unary("StrikeMember", request, context, pb.StrikeMemberResponse)
 

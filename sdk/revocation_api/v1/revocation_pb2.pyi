@@ -634,12 +634,22 @@ class Hello(google.protobuf.message.Message):
     PROTOCOL_FIELD_NUMBER: builtins.int
     SDK_VERSION_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
+    INSTANCE_FIELD_NUMBER: builtins.int
+    MAX_STALENESS_MS_FIELD_NUMBER: builtins.int
     realm: builtins.str
     protocol: builtins.int
     """1. The server refuses a version that it does not know."""
     sdk_version: builtins.str
     """Shown by `status`, e.g. "revocation-sdk-python/0.1.0"; up to 128 bytes each."""
     name: builtins.str
+    instance: builtins.bytes
+    """16 random bytes: one follower in one process, the same on all its streams, another one after a fork. Whoever
+    sends them understands `poll`.
+    """
+    max_staleness_ms: builtins.int
+    """The largest max_staleness by which this follower's verifiers judge: so long after its last answered ping nothing
+    here is fresh. 0: not told, taken for 15 s.
+    """
     @property
     def resume(self) -> Global___Positions:
         """The client's positions, to resume from; empty at first."""
@@ -652,9 +662,11 @@ class Hello(google.protobuf.message.Message):
         protocol: builtins.int = ...,
         sdk_version: builtins.str = ...,
         name: builtins.str = ...,
+        instance: builtins.bytes = ...,
+        max_staleness_ms: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["resume", b"resume"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["name", b"name", "protocol", b"protocol", "realm", b"realm", "resume", b"resume", "sdk_version", b"sdk_version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["instance", b"instance", "max_staleness_ms", b"max_staleness_ms", "name", b"name", "protocol", b"protocol", "realm", b"realm", "resume", b"resume", "sdk_version", b"sdk_version"]) -> None: ...
 
 Global___Hello: typing_extensions.TypeAlias = Hello
 
@@ -664,8 +676,11 @@ class Ping(google.protobuf.message.Message):
 
     NONCE_FIELD_NUMBER: builtins.int
     APPLIED_FIELD_NUMBER: builtins.int
+    MAX_STALENESS_MS_FIELD_NUMBER: builtins.int
     nonce: builtins.int
     """grows with every ping of the stream"""
+    max_staleness_ms: builtins.int
+    """as in Hello, which another verifier may have outdated; 0: as before"""
     @property
     def applied(self) -> Global___Positions:
         """what the client has applied"""
@@ -675,11 +690,24 @@ class Ping(google.protobuf.message.Message):
         *,
         nonce: builtins.int = ...,
         applied: Global___Positions | None = ...,
+        max_staleness_ms: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["applied", b"applied"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["applied", b"applied", "nonce", b"nonce"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied", b"applied", "max_staleness_ms", b"max_staleness_ms", "nonce", b"nonce"]) -> None: ...
 
 Global___Ping: typing_extensions.TypeAlias = Ping
+
+@typing.final
+class Poll(google.protobuf.message.Message):
+    """Somebody waits for this verifier: send a ping at once, not more than 20 in a second. Only to who sent an `instance`."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+
+Global___Poll: typing_extensions.TypeAlias = Poll
 
 @typing.final
 class WatchResponse(google.protobuf.message.Message):
@@ -692,6 +720,7 @@ class WatchResponse(google.protobuf.message.Message):
     MARK_FIELD_NUMBER: builtins.int
     PROGRESS_FIELD_NUMBER: builtins.int
     GOODBYE_FIELD_NUMBER: builtins.int
+    POLL_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> Global___Welcome: ...
     @property
@@ -706,6 +735,8 @@ class WatchResponse(google.protobuf.message.Message):
     def progress(self) -> Global___Progress: ...
     @property
     def goodbye(self) -> Global___Goodbye: ...
+    @property
+    def poll(self) -> Global___Poll: ...
     def __init__(
         self,
         *,
@@ -716,10 +747,11 @@ class WatchResponse(google.protobuf.message.Message):
         mark: Global___Mark | None = ...,
         progress: Global___Progress | None = ...,
         goodbye: Global___Goodbye | None = ...,
+        poll: Global___Poll | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["changes", b"changes", "goodbye", b"goodbye", "kind", b"kind", "mark", b"mark", "progress", b"progress", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["changes", b"changes", "goodbye", b"goodbye", "kind", b"kind", "mark", b"mark", "progress", b"progress", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "snapshot_chunk", "snapshot_end", "changes", "mark", "progress", "goodbye"] | None: ...
+    def HasField(self, field_name: typing.Literal["changes", b"changes", "goodbye", b"goodbye", "kind", b"kind", "mark", b"mark", "poll", b"poll", "progress", b"progress", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["changes", b"changes", "goodbye", b"goodbye", "kind", b"kind", "mark", b"mark", "poll", b"poll", "progress", b"progress", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "snapshot_chunk", "snapshot_end", "changes", "mark", "progress", "goodbye", "poll"] | None: ...
 
 Global___WatchResponse: typing_extensions.TypeAlias = WatchResponse
 
@@ -1151,3 +1183,181 @@ class StrikeMemberResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___StrikeMemberResponse: typing_extensions.TypeAlias = StrikeMemberResponse
+
+@typing.final
+class AwaitAppliedRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REALM_FIELD_NUMBER: builtins.int
+    POSITION_FIELD_NUMBER: builtins.int
+    VERIFIERS_FIELD_NUMBER: builtins.int
+    TIMEOUT_MS_FIELD_NUMBER: builtins.int
+    realm: builtins.str
+    verifiers: builtins.int
+    """How many verifiers must have applied it; 0: all that live."""
+    timeout_ms: builtins.int
+    """How long to wait at most, up to 60 s; 0: 10 s. Never longer than the deadline of the call."""
+    @property
+    def position(self) -> Global___Positions:
+        """The position of a receipt."""
+
+    def __init__(
+        self,
+        *,
+        realm: builtins.str = ...,
+        position: Global___Positions | None = ...,
+        verifiers: builtins.int = ...,
+        timeout_ms: builtins.int = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["position", b"position", "realm", b"realm", "timeout_ms", b"timeout_ms", "verifiers", b"verifiers"]) -> None: ...
+
+Global___AwaitAppliedRequest: typing_extensions.TypeAlias = AwaitAppliedRequest
+
+@typing.final
+class AwaitAppliedResponse(google.protobuf.message.Message):
+    """A verifier counts as live while it has a stream, and afterwards for as long as it can still be fresh by what it
+    was told on that stream: its max_staleness from its last answered ping on.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    APPLIED_FIELD_NUMBER: builtins.int
+    LIVE_FIELD_NUMBER: builtins.int
+    LAGGARDS_FIELD_NUMBER: builtins.int
+    MORE_LAGGARDS_FIELD_NUMBER: builtins.int
+    SILENT_REPLICAS_FIELD_NUMBER: builtins.int
+    COMPLETE_FIELD_NUMBER: builtins.int
+    applied: builtins.int
+    live: builtins.int
+    more_laggards: builtins.int
+    complete: builtins.bool
+    """Whether as many as were asked for have applied it; for "all", with no laggard and no silent replica."""
+    @property
+    def laggards(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Subscriber]:
+        """Who has not said that it applied the position: up to 1,000; `more_laggards` counts the rest."""
+
+    @property
+    def silent_replicas(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Replicas that did not answer, or that are gone for too short a time: what their verifiers know is not known."""
+
+    def __init__(
+        self,
+        *,
+        applied: builtins.int = ...,
+        live: builtins.int = ...,
+        laggards: collections.abc.Iterable[Global___Subscriber] | None = ...,
+        more_laggards: builtins.int = ...,
+        silent_replicas: collections.abc.Iterable[builtins.str] | None = ...,
+        complete: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied", b"applied", "complete", b"complete", "laggards", b"laggards", "live", b"live", "more_laggards", b"more_laggards", "silent_replicas", b"silent_replicas"]) -> None: ...
+
+Global___AwaitAppliedResponse: typing_extensions.TypeAlias = AwaitAppliedResponse
+
+@typing.final
+class ListSubscribersRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REALM_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    realm: builtins.str
+    page_size: builtins.int
+    """up to 1,000; 0: 100"""
+    page_token: builtins.str
+    def __init__(
+        self,
+        *,
+        realm: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "realm", b"realm"]) -> None: ...
+
+Global___ListSubscribersRequest: typing_extensions.TypeAlias = ListSubscribersRequest
+
+@typing.final
+class ListSubscribersResponse(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUBSCRIBERS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    SILENT_REPLICAS_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    total: builtins.int
+    @property
+    def subscribers(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Subscriber]: ...
+    @property
+    def silent_replicas(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        subscribers: collections.abc.Iterable[Global___Subscriber] | None = ...,
+        next_page_token: builtins.str = ...,
+        total: builtins.int = ...,
+        silent_replicas: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "silent_replicas", b"silent_replicas", "subscribers", b"subscribers", "total", b"total"]) -> None: ...
+
+Global___ListSubscribersResponse: typing_extensions.TypeAlias = ListSubscribersResponse
+
+@typing.final
+class Subscriber(google.protobuf.message.Message):
+    """One verifier as the replica sees it that it follows."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    IDENTITY_FIELD_NUMBER: builtins.int
+    SDK_VERSION_FIELD_NUMBER: builtins.int
+    REPLICA_FIELD_NUMBER: builtins.int
+    APPLIED_FIELD_NUMBER: builtins.int
+    LAG_FIELD_NUMBER: builtins.int
+    ANSWERED_MS_AGO_FIELD_NUMBER: builtins.int
+    MAX_STALENESS_MS_FIELD_NUMBER: builtins.int
+    FRESH_FIELD_NUMBER: builtins.int
+    CONNECTED_MS_AGO_FIELD_NUMBER: builtins.int
+    CONNECTED_FIELD_NUMBER: builtins.int
+    instance: builtins.bytes
+    """see Hello; of an older SDK 16 bytes that name this stream only"""
+    name: builtins.str
+    """what it calls itself"""
+    identity: builtins.str
+    """as whom it was authenticated"""
+    sdk_version: builtins.str
+    replica: builtins.str
+    lag: builtins.int
+    """Records that the replica has and the verifier has not reported yet; -1: it is in another history, or nowhere yet."""
+    answered_ms_ago: builtins.int
+    """its last answered ping; -1: none yet"""
+    max_staleness_ms: builtins.int
+    fresh: builtins.bool
+    """Whether it can be fresh, by its own max_staleness."""
+    connected_ms_ago: builtins.int
+    connected: builtins.bool
+    """False: its stream has ended, and it may still be fresh by what it was told before."""
+    @property
+    def applied(self) -> Global___Positions: ...
+    def __init__(
+        self,
+        *,
+        instance: builtins.bytes = ...,
+        name: builtins.str = ...,
+        identity: builtins.str = ...,
+        sdk_version: builtins.str = ...,
+        replica: builtins.str = ...,
+        applied: Global___Positions | None = ...,
+        lag: builtins.int = ...,
+        answered_ms_ago: builtins.int = ...,
+        max_staleness_ms: builtins.int = ...,
+        fresh: builtins.bool = ...,
+        connected_ms_ago: builtins.int = ...,
+        connected: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["applied", b"applied"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["answered_ms_ago", b"answered_ms_ago", "applied", b"applied", "connected", b"connected", "connected_ms_ago", b"connected_ms_ago", "fresh", b"fresh", "identity", b"identity", "instance", b"instance", "lag", b"lag", "max_staleness_ms", b"max_staleness_ms", "name", b"name", "replica", b"replica", "sdk_version", b"sdk_version"]) -> None: ...
+
+Global___Subscriber: typing_extensions.TypeAlias = Subscriber

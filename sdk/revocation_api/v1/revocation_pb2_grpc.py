@@ -75,6 +75,16 @@ class RevocationServiceStub(object):
                 request_serializer=revocation__api_dot_v1_dot_revocation__pb2.StrikeMemberRequest.SerializeToString,
                 response_deserializer=revocation__api_dot_v1_dot_revocation__pb2.StrikeMemberResponse.FromString,
                 _registered_method=True)
+        self.AwaitApplied = channel.unary_unary(
+                '/revocation.v1.RevocationService/AwaitApplied',
+                request_serializer=revocation__api_dot_v1_dot_revocation__pb2.AwaitAppliedRequest.SerializeToString,
+                response_deserializer=revocation__api_dot_v1_dot_revocation__pb2.AwaitAppliedResponse.FromString,
+                _registered_method=True)
+        self.ListSubscribers = channel.unary_unary(
+                '/revocation.v1.RevocationService/ListSubscribers',
+                request_serializer=revocation__api_dot_v1_dot_revocation__pb2.ListSubscribersRequest.SerializeToString,
+                response_deserializer=revocation__api_dot_v1_dot_revocation__pb2.ListSubscribersResponse.FromString,
+                _registered_method=True)
 
 
 class RevocationServiceServicer(object):
@@ -139,6 +149,20 @@ class RevocationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AwaitApplied(self, request, context):
+        """Waits until verifiers, at whichever replica, have applied a position; or says which have not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSubscribers(self, request, context):
+        """The verifiers that follow a realm, at all replicas, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RevocationServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -181,6 +205,16 @@ def add_RevocationServiceServicer_to_server(servicer, server):
                     servicer.StrikeMember,
                     request_deserializer=revocation__api_dot_v1_dot_revocation__pb2.StrikeMemberRequest.FromString,
                     response_serializer=revocation__api_dot_v1_dot_revocation__pb2.StrikeMemberResponse.SerializeToString,
+            ),
+            'AwaitApplied': grpc.unary_unary_rpc_method_handler(
+                    servicer.AwaitApplied,
+                    request_deserializer=revocation__api_dot_v1_dot_revocation__pb2.AwaitAppliedRequest.FromString,
+                    response_serializer=revocation__api_dot_v1_dot_revocation__pb2.AwaitAppliedResponse.SerializeToString,
+            ),
+            'ListSubscribers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSubscribers,
+                    request_deserializer=revocation__api_dot_v1_dot_revocation__pb2.ListSubscribersRequest.FromString,
+                    response_serializer=revocation__api_dot_v1_dot_revocation__pb2.ListSubscribersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -400,6 +434,60 @@ class RevocationService(object):
             '/revocation.v1.RevocationService/StrikeMember',
             revocation__api_dot_v1_dot_revocation__pb2.StrikeMemberRequest.SerializeToString,
             revocation__api_dot_v1_dot_revocation__pb2.StrikeMemberResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AwaitApplied(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/revocation.v1.RevocationService/AwaitApplied',
+            revocation__api_dot_v1_dot_revocation__pb2.AwaitAppliedRequest.SerializeToString,
+            revocation__api_dot_v1_dot_revocation__pb2.AwaitAppliedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSubscribers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/revocation.v1.RevocationService/ListSubscribers',
+            revocation__api_dot_v1_dot_revocation__pb2.ListSubscribersRequest.SerializeToString,
+            revocation__api_dot_v1_dot_revocation__pb2.ListSubscribersResponse.FromString,
             options,
             channel_credentials,
             insecure,

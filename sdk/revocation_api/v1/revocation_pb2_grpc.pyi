@@ -190,7 +190,39 @@ _RevocationServiceStrikeMemberType = typing_extensions.TypeVar(
     ],
 )
 
-class RevocationServiceStub(typing.Generic[_RevocationServiceRevokeType, _RevocationServiceBatchRevokeTokensType, _RevocationServiceCheckType, _RevocationServiceGetVersionType, _RevocationServiceWatchType, _RevocationServiceGetStatusType, _RevocationServiceListMembersType, _RevocationServiceStrikeMemberType]):
+_RevocationServiceAwaitAppliedType = typing_extensions.TypeVar(
+    '_RevocationServiceAwaitAppliedType',
+    grpc.UnaryUnaryMultiCallable[
+        revocation_api.v1.revocation_pb2.AwaitAppliedRequest,
+        revocation_api.v1.revocation_pb2.AwaitAppliedResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        revocation_api.v1.revocation_pb2.AwaitAppliedRequest,
+        revocation_api.v1.revocation_pb2.AwaitAppliedResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        revocation_api.v1.revocation_pb2.AwaitAppliedRequest,
+        revocation_api.v1.revocation_pb2.AwaitAppliedResponse,
+    ],
+)
+
+_RevocationServiceListSubscribersType = typing_extensions.TypeVar(
+    '_RevocationServiceListSubscribersType',
+    grpc.UnaryUnaryMultiCallable[
+        revocation_api.v1.revocation_pb2.ListSubscribersRequest,
+        revocation_api.v1.revocation_pb2.ListSubscribersResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        revocation_api.v1.revocation_pb2.ListSubscribersRequest,
+        revocation_api.v1.revocation_pb2.ListSubscribersResponse,
+    ],
+    default=grpc.UnaryUnaryMultiCallable[
+        revocation_api.v1.revocation_pb2.ListSubscribersRequest,
+        revocation_api.v1.revocation_pb2.ListSubscribersResponse,
+    ],
+)
+
+class RevocationServiceStub(typing.Generic[_RevocationServiceRevokeType, _RevocationServiceBatchRevokeTokensType, _RevocationServiceCheckType, _RevocationServiceGetVersionType, _RevocationServiceWatchType, _RevocationServiceGetStatusType, _RevocationServiceListMembersType, _RevocationServiceStrikeMemberType, _RevocationServiceAwaitAppliedType, _RevocationServiceListSubscribersType]):
     """Commit revocations, ask for the status of a token, follow all revocations of a realm."""
 
     @typing.overload
@@ -226,6 +258,14 @@ class RevocationServiceStub(typing.Generic[_RevocationServiceRevokeType, _Revoca
         grpc.UnaryUnaryMultiCallable[
             revocation_api.v1.revocation_pb2.StrikeMemberRequest,
             revocation_api.v1.revocation_pb2.StrikeMemberResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            revocation_api.v1.revocation_pb2.AwaitAppliedRequest,
+            revocation_api.v1.revocation_pb2.AwaitAppliedResponse,
+        ],
+        grpc.UnaryUnaryMultiCallable[
+            revocation_api.v1.revocation_pb2.ListSubscribersRequest,
+            revocation_api.v1.revocation_pb2.ListSubscribersResponse,
         ],
     ], channel: grpc.Channel) -> None: ...
 
@@ -263,6 +303,14 @@ class RevocationServiceStub(typing.Generic[_RevocationServiceRevokeType, _Revoca
             revocation_api.v1.revocation_pb2.StrikeMemberRequest,
             revocation_api.v1.revocation_pb2.StrikeMemberResponse,
         ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            revocation_api.v1.revocation_pb2.AwaitAppliedRequest,
+            revocation_api.v1.revocation_pb2.AwaitAppliedResponse,
+        ],
+        grpc.aio.UnaryUnaryMultiCallable[
+            revocation_api.v1.revocation_pb2.ListSubscribersRequest,
+            revocation_api.v1.revocation_pb2.ListSubscribersResponse,
+        ],
     ], channel: grpc.aio.Channel) -> None: ...
 
     Revoke: _RevocationServiceRevokeType
@@ -292,6 +340,12 @@ class RevocationServiceStub(typing.Generic[_RevocationServiceRevokeType, _Revoca
 
     StrikeMember: _RevocationServiceStrikeMemberType
     """Strikes a silent member off the registry by force. What that can cost: docs/guarantees.md."""
+
+    AwaitApplied: _RevocationServiceAwaitAppliedType
+    """Waits until verifiers, at whichever replica, have applied a position; or says which have not."""
+
+    ListSubscribers: _RevocationServiceListSubscribersType
+    """The verifiers that follow a realm, at all replicas, a page at a time."""
 
 RevocationServiceAsyncStub: typing_extensions.TypeAlias = RevocationServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -325,6 +379,14 @@ RevocationServiceAsyncStub: typing_extensions.TypeAlias = RevocationServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
         revocation_api.v1.revocation_pb2.StrikeMemberRequest,
         revocation_api.v1.revocation_pb2.StrikeMemberResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        revocation_api.v1.revocation_pb2.AwaitAppliedRequest,
+        revocation_api.v1.revocation_pb2.AwaitAppliedResponse,
+    ],
+    grpc.aio.UnaryUnaryMultiCallable[
+        revocation_api.v1.revocation_pb2.ListSubscribersRequest,
+        revocation_api.v1.revocation_pb2.ListSubscribersResponse,
     ],
 ]
 
@@ -398,5 +460,21 @@ class RevocationServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[revocation_api.v1.revocation_pb2.StrikeMemberResponse, collections.abc.Awaitable[revocation_api.v1.revocation_pb2.StrikeMemberResponse]]:
         """Strikes a silent member off the registry by force. What that can cost: docs/guarantees.md."""
+
+    @abc.abstractmethod
+    def AwaitApplied(
+        self,
+        request: revocation_api.v1.revocation_pb2.AwaitAppliedRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[revocation_api.v1.revocation_pb2.AwaitAppliedResponse, collections.abc.Awaitable[revocation_api.v1.revocation_pb2.AwaitAppliedResponse]]:
+        """Waits until verifiers, at whichever replica, have applied a position; or says which have not."""
+
+    @abc.abstractmethod
+    def ListSubscribers(
+        self,
+        request: revocation_api.v1.revocation_pb2.ListSubscribersRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[revocation_api.v1.revocation_pb2.ListSubscribersResponse, collections.abc.Awaitable[revocation_api.v1.revocation_pb2.ListSubscribersResponse]]:
+        """The verifiers that follow a realm, at all replicas, a page at a time."""
 
 def add_RevocationServiceServicer_to_server(servicer: RevocationServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...

@@ -1,0 +1,354 @@
+"""The verifiers of all replicas: who follows, how far they are, and waiting until they have applied something.
+
+Every replica knows its own streams (`landing.Roster`); `asks.py` brings them together. A replica that is gone cannot be
+asked, and its verifiers may be fresh for a while by what it told them. So each replica keeps a note in the store: the
+longest max_staleness among its verifiers. Until that is over, a replica that has left the registry counts as silent;
+and one that has come back says that it cannot know all of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from revocation.asks import Asks, Body, Question, Tell
+from revocation.errors import InvalidField, Unavailable
+from revocation.hub import Hub, RealmHub
+from revocation.landing import (
+    MOST_NAMED,
+    Landing,
+    Owed,
+    Report,
+    Roster,
+    Tally,
+    Verifier,
+    lag,
+    reached,
+    renewed,
+)
+from revocation.rpc import stream
+from revocation.service import Revocations
+from revocation.store import StoreUnavailable
+from revocation_sdk._position import Position, decode_positions, encode_positions
+
+WATCHED = "watched"
+_TEND_S = 1.0
+_SETTLE_S = 0.005
+_EACH_S = 2e-5
+_TELL_EVERY_S = 0.1
+_POLL_AGAIN_S = 0.5
+_LOOK_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of all subscribers, described; `next` is where the next part begins, empty at the end."""
+
+    shown: tuple[Mapping[str, Any], ...]
+    next: str
+    total: int
+    silent: tuple[str, ...]
+
+
+class Subscribers:
+    """Use cases about the verifiers of an installation, and this replica's answers to the others."""
+
+    def __init__(
+        self,
+        replica: str,
+        service: Revocations,
+        hub: Hub,
+        asks: Asks,
+        present: Callable[[], set[str]],
+    ) -> None:  # fmt: skip
+        """`present`: the replicas that the registry lists."""
+        self._replica = replica
+        self._service = service
+        self._hub = hub
+        self._asks = asks
+        self._members = present
+        self._waiting: dict[str, set[asyncio.Event]] = {name: set() for name in hub.realms}
+        self._noted: dict[str, float] | None = None
+        self._gone: dict[str, tuple[float, dict[str, float]]] = {}
+        asks.register("applied", self._answer_applied)
+        asks.register("list", self._answer_list)
+
+    def _present(self) -> set[str]:
+        return self._members() | {self._replica}
+
+    # -- what watch.py tells ------------------------------------------------------------------------------------
+
+    async def begin(self, hub: RealmHub, verifier: Verifier) -> None:
+        """A stream begins. Returns when others could know what it may be owed if this replica dies."""
+        hub.roster.begin(verifier)
+        self.heard(hub.realm)
+        if self._noted is not None and verifier.staleness_s > self._noted.get(hub.realm, 0.0):
+            with suppress(StoreUnavailable):  # without the store nobody gets fresh either
+                await self._write_note()
+
+    def end(self, hub: RealmHub, verifier: Verifier) -> None:
+        """A stream has ended."""
+        hub.roster.end(verifier, _now())
+        self.heard(hub.realm)
+
+    def heard(self, realm: str) -> None:
+        """Something about the verifiers of a realm has changed."""
+        for event in self._waiting[realm]:
+            event.set()
+
+    # -- use cases ----------------------------------------------------------------------------------------------
+
+    async def await_applied(
+        self, realm: str, wanted: Sequence[Position], verifiers: int, deadline: float, until: float
+    ) -> Landing:
+        """Waits until `until` at most (event-loop time) for a position. Raises ServiceError."""
+        self._service.realm(realm)
+        while True:
+            targets = renewed(wanted, await self._service.current(realm, deadline))
+            if len(wanted) != len(self._hub.realms[realm].histories):
+                raise InvalidField("position", "is not a position of this service")
+            if targets is None:
+                raise Unavailable("the position is ahead of the log", reason="POSITION_NOT_REACHED")
+            landing = await self._round(realm, targets, verifiers, until)
+            if landing is not None:
+                return landing
+
+    async def _round(self, realm: str, targets: tuple[Position, ...], verifiers: int, until: float) -> Landing | None:
+        """One question; None if the history changed and it must be asked anew."""
+        hub, tally = self._hub.realms[realm], Tally(self._present(), verifiers)
+        histories = [position.log_id for position in hub.positions()]
+        body = {"realm": realm, "position": encode_positions(targets)}
+        try:
+            async with self._asks.ask("applied", body, max(0.01, until - _now())) as question:
+                while True:
+                    landing = tally.landing(_now(), self._present(), self._gone_from(realm))
+                    if landing.complete or _now() >= until:
+                        return landing
+                    if histories != [position.log_id for position in hub.positions()]:
+                        return None
+                    answer = await _next(question, min(until, _now() + _LOOK_S))
+                    if answer is not None:
+                        tally.add(answer[0], _report_from(answer[1]), _now())
+        except TimeoutError:
+            return tally.landing(_now(), self._present(), self._gone_from(realm))
+        except StoreUnavailable:
+            raise Unavailable("the store cannot be reached", reason="STORE_UNAVAILABLE") from None
+
+    async def page(self, realm: str, after: str, size: int, until: float) -> Page:
+        """A page of all subscribers of a realm. Raises ServiceError."""
+        self._service.realm(realm)
+        asked = self._present()
+        found: dict[str, Mapping[str, Any]] = {}
+        total, heard = 0, set[str]()
+        try:
+            body = {"realm": realm, "after": after, "size": size}
+            async with self._asks.ask("list", body, max(0.01, until - _now())) as question:
+                while heard < asked and (answer := await _next(question, until)) is not None:
+                    replica, told = answer
+                    heard.add(replica)
+                    total += int(told["total"])
+                    for key, shown in told["page"].items():
+                        if key not in found or shown["connected"]:
+                            found[key] = shown
+        except TimeoutError:
+            pass
+        except StoreUnavailable:
+            raise Unavailable("the store cannot be reached", reason="STORE_UNAVAILABLE") from None
+        keys = sorted(found)[:size]
+        silent = sorted((asked - heard) | set(self._gone_from(realm)))
+        following = keys[-1] if len(keys) == size else ""
+        return Page(tuple(found[key] for key in keys), following, total, tuple(silent))
+
+    # -- answers ------------------------------------------------------------------------------------------------
+
+    async def _answer_applied(self, body: Body, deadline: float, tell: Tell) -> None:
+        hub = self._hub.realms.get(body["realm"])
+        if hub is None:
+            return  # another configuration: the asker counts us as silent
+        event = asyncio.Event()
+        self._waiting[hub.realm].add(event)
+        try:
+            await _Watch(self._replica, hub, decode_positions(body["position"]), event, tell).run(deadline)
+        finally:
+            self._waiting[hub.realm].discard(event)
+
+    async def _answer_list(self, body: Body, _: float, tell: Tell) -> None:
+        hub = self._hub.realms.get(body["realm"])
+        if hub is None:
+            return
+        now, current = _now(), hub.positions()
+        by_key: dict[str, Verifier] = {}
+        for verifier in sorted(hub.roster.all(now), key=lambda verifier: verifier.connected):
+            by_key[verifier.key.hex()] = verifier
+        keys = sorted(key for key in by_key if key > body["after"])[: min(int(body["size"]), MOST_NAMED)]
+        page = {key: describe(by_key[key], self._replica, current, now) for key in keys}
+        await tell({"total": len(by_key), "page": page})
+
+    # -- notes --------------------------------------------------------------------------------------------------
+
+    async def tend(self) -> None:
+        """Keeps the note, and watches those of others, until cancelled."""
+        while True:
+            with suppress(StoreUnavailable):
+                await self._look_at_notes()
+            await asyncio.sleep(_TEND_S)
+
+    async def _look_at_notes(self) -> None:
+        told = await self._asks.notes(WATCHED)
+        notes = {name: {realm: float(longest) for realm, longest in note.items()} for name, note in told.items()}
+        now, present, own = _now(), self._present(), notes.pop(self._replica, {})
+        if self._noted is None:  # what an earlier process under this id may have left behind
+            for realm, longest_s in own.items():
+                if realm in self._hub.realms:
+                    self._hub.realms[realm].roster.crowded_until = now + longest_s
+        self._gone = {
+            name: self._gone.get(name, (now, longest)) for name, longest in notes.items() if name not in present
+        }
+        for name, (since, longest) in list(self._gone.items()):
+            if present and now > since + max(longest.values(), default=0.0):
+                await self._asks.put_note(WATCHED, name, None)
+        for hub in self._hub.realms.values():
+            hub.roster.forget(now)
+        if own != self._longest(now) or self._noted is None:
+            await self._write_note()
+
+    async def _write_note(self) -> None:
+        wanted = self._longest(_now())
+        await self._asks.put_note(WATCHED, self._replica, wanted or None)
+        self._noted = wanted
+
+    def _longest(self, now: float) -> dict[str, float]:
+        found = {name: _longest(hub.roster, now) for name, hub in self._hub.realms.items()}
+        return {name: longest_s for name, longest_s in found.items() if longest_s}
+
+    def _gone_from(self, realm: str) -> list[str]:
+        now = _now()
+        return [name for name, (since, longest) in self._gone.items() if now <= since + longest.get(realm, 0.0)]
+
+
+class _Watch:
+    """This replica's answer to one question: reports what changes until all of its verifiers are done."""
+
+    def __init__(
+        self, replica: str, hub: RealmHub, wanted: tuple[Position, ...], event: asyncio.Event, tell: Tell
+    ) -> None:
+        self._replica, self._hub, self._wanted, self._event, self._tell = replica, hub, wanted, event, tell
+        self._seen: set[Verifier] = set()
+        self._pending: set[Verifier] = set()
+        self._done: set[bytes] = set()
+        self._untold: set[bytes] | None = None
+        self._told_at = _now() - _TELL_EVERY_S / 2
+
+    async def run(self, deadline: float) -> None:
+        """Until the deadline; the asker ends it earlier."""
+        poll_at = 0.0
+        while (now := _now()) < deadline:
+            if not reached(self._hub.positions(), self._wanted):
+                await asyncio.sleep(_SETTLE_S)  # our own reader is behind: nobody who follows us could know yet
+                continue
+            changed = self._look(now)
+            if now >= poll_at:
+                self._poll()
+                poll_at = now + _POLL_AGAIN_S
+            open_ones = any(verifier.connected for verifier in self._pending)
+            if (changed or self._untold is None) and (not open_ones or now - self._told_at >= _TELL_EVERY_S):
+                await self._report(now)
+            await self._wait(min(poll_at, deadline))
+
+    def _look(self, now: float) -> bool:
+        """Takes in what has changed since the last look; whether there is something to tell."""
+        roster = self._hub.roster
+        new = {*roster.open, *roster.left.values()} - self._seen
+        self._seen |= new
+        self._pending |= new
+        settled = [
+            verifier
+            for verifier in self._pending
+            if reached(verifier.applied, self._wanted) or not (verifier.connected or verifier.fresh_until > now)
+        ]
+        self._pending.difference_update(settled)
+        done = {verifier.key for verifier in settled if reached(verifier.applied, self._wanted)} - self._done
+        self._done |= done
+        if self._untold is not None:
+            self._untold |= done
+        return bool(new or settled or self._untold)
+
+    def _poll(self) -> None:
+        for subscriber in self._hub.subscribers:
+            verifier = subscriber.verifier
+            if verifier is not None and verifier.polled and verifier in self._pending:
+                subscriber.put(stream.POLL)
+
+    async def _report(self, now: float) -> None:
+        untold = self._done if self._untold is None else self._untold
+        self._untold, self._told_at = set(), now
+        current = self._hub.positions()
+        owed = sorted(self._pending, key=lambda verifier: verifier.connected, reverse=True)
+        await self._tell(
+            {
+                "done": [key.hex() for key in untold],
+                "owed": [
+                    {
+                        "key": verifier.key.hex(),
+                        "left_s": None if verifier.connected else max(0.0, verifier.fresh_until - now),
+                        "shown": describe(verifier, self._replica, current, now),
+                    }
+                    for verifier in owed[:MOST_NAMED]
+                ],
+                "more": max(0, len(owed) - MOST_NAMED),
+                "crowded": self._hub.roster.crowded_until > now,
+            }
+        )
+
+    async def _wait(self, until: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(min(until, _now() + _TELL_EVERY_S)):
+                await self._event.wait()
+        self._event.clear()
+        await asyncio.sleep(_SETTLE_S + _EACH_S * len(self._pending))  # many report at the same time
+
+
+def describe(verifier: Verifier, replica: str, current: Sequence[Position], now: float) -> dict[str, Any]:
+    """A verifier as others are told of it."""
+    return {
+        "instance": verifier.instance.hex(),
+        "name": verifier.name,
+        "identity": verifier.identity,
+        "sdk_version": verifier.sdk_version,
+        "replica": replica,
+        "applied": encode_positions(verifier.applied),
+        "lag": lag(verifier.applied, current),
+        "answered_ms_ago": -1 if verifier.answered < 0 else int((now - verifier.answered) * 1000),
+        "max_staleness_ms": int(verifier.staleness_s * 1000),
+        "fresh": verifier.fresh_until > now,
+        "connected_ms_ago": int((now - verifier.since) * 1000),
+        "connected": verifier.connected,
+    }
+
+
+def _report_from(told: Body) -> Report:
+    owed = tuple(
+        Owed(bytes.fromhex(one["key"]), float("inf") if one["left_s"] is None else one["left_s"], one["shown"])
+        for one in told["owed"]
+    )
+    return Report(frozenset(map(bytes.fromhex, told["done"])), owed, told["more"], told["crowded"])
+
+
+async def _next(question: Question, until: float) -> tuple[str, Body] | None:
+    try:
+        async with asyncio.timeout_at(until):
+            return await question.answers.get()
+    except TimeoutError:
+        return None
+
+
+def _longest(roster: Roster, now: float) -> float:
+    left = roster.crowded_until - now
+    return max(roster.longest_s(now), left if left > 0 else 0.0)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
