@@ -41,6 +41,8 @@ ALGORITHMS = frozenset((*RSA_ALGORITHMS, *HMAC_BYTES, *(name for _, name in CURV
 
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192  # one verification with a longer one takes milliseconds: a lever for whoever serves the keys
+MAX_EXPONENT_BITS = 64
+"""Of an RSA key: a larger exponent makes each verification as slow as a signature. All that are used have 17."""
 MAX_KEYS = 100  # in one key set
 MAX_TRIES = 16  # keys that one token is tried against, each a signature's worth of work
 
@@ -50,6 +52,13 @@ PrivateKey: TypeAlias = (
 )
 _PUBLIC = (rsa.RSAPublicKey, ec.EllipticCurvePublicKey, ed25519.Ed25519PublicKey, ed448.Ed448PublicKey)
 _PRIVATE = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey, ed25519.Ed25519PrivateKey, ed448.Ed448PrivateKey)
+_P25519, _P448 = 2**255 - 19, 2**448 - 2**224 - 1
+_Y8 = 0x5FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = {
+    "Ed25519": (_P25519, {0, 1, _P25519 - 1, _Y8, _P25519 - _Y8}),
+    "Ed448": (_P448, {0, 1, _P448 - 1}),
+}
+"""By curve, its field and the y coordinates of the points whose order divides the cofactor."""
 _JOSE = get_default_algorithms()
 
 
@@ -211,7 +220,7 @@ def _describe(material: PublicKey | bytes) -> tuple[dict[str, str], Iterable[str
         return {"k": _text(material), "kty": "oct"}, fitting
     if isinstance(material, rsa.RSAPublicKey):
         numbers = material.public_numbers()
-        strong = MIN_RSA_BITS <= material.key_size <= MAX_RSA_BITS
+        strong = MIN_RSA_BITS <= material.key_size <= MAX_RSA_BITS and numbers.e.bit_length() <= MAX_EXPONENT_BITS
         return {"e": _uint(numbers.e), "kty": "RSA", "n": _uint(numbers.n)}, RSA_ALGORITHMS if strong else ()
     if isinstance(material, ec.EllipticCurvePublicKey):
         point, size = material.public_numbers(), (material.key_size + 7) // 8
@@ -219,8 +228,14 @@ def _describe(material: PublicKey | bytes) -> tuple[dict[str, str], Iterable[str
         x, y = _text(point.x.to_bytes(size, "big")), _text(point.y.to_bytes(size, "big"))
         return {"crv": curve, "kty": "EC", "x": x, "y": y}, [algorithm] if algorithm else ()
     curve = "Ed25519" if isinstance(material, ed25519.Ed25519PublicKey) else "Ed448"
-    x = _text(material.public_bytes(Encoding.Raw, PublicFormat.Raw))
-    return {"crv": curve, "kty": "OKP", "x": x}, ["EdDSA"]
+    raw = material.public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return {"crv": curve, "kty": "OKP", "x": _text(raw)}, () if _of_small_order(curve, raw) else ["EdDSA"]
+
+
+def _of_small_order(curve: str, raw: bytes) -> bool:
+    """Whether this point is one of the few for which everybody can sign: such a key is broken or planted."""
+    field, known = _SMALL_ORDER[curve]
+    return (int.from_bytes(raw, "little") & ~(1 << (8 * len(raw) - 1))) % field in known
 
 
 def _thumbprint(members: Mapping[str, str]) -> str:

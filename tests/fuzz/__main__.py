@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import base64
+import logging
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+import structlog
 
 from tests.fuzz.campaign import TARGETS, Report, run
 
@@ -32,6 +35,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("targets", nargs="*", choices=[*TARGETS, []], default=[])
     given = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     names = given.targets or list(TARGETS)
     whole = sum(SHARES.get(name, 1.0) for name in names)
     end = time.monotonic() + given.minutes * 60 if given.minutes else float("inf")
