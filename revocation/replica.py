@@ -21,7 +21,18 @@ from revocation import healing
 from revocation.clock import Clock, system_clock
 from revocation.membership import Step, Timing, may_vouch, next_step, strikes, waiting_for
 from revocation.partition import Applied, Diverged, Partition
-from revocation.store import Closed, Durability, LogEntry, Registry, Standing, Store, StoreRefused, StoreUnavailable
+from revocation.store import (
+    HOLD_MS,
+    LOADING,
+    Closed,
+    Durability,
+    LogEntry,
+    Registry,
+    Standing,
+    Store,
+    StoreRefused,
+    StoreUnavailable,
+)
 
 log = structlog.get_logger("revocation.replica")
 
@@ -329,17 +340,25 @@ class Replica:
 
     @contextlib.asynccontextmanager
     async def _heartbeats(self) -> AsyncIterator[None]:
-        """Shows that this member lives while it does something long, or it would be struck off by force (H11)."""
+        """Shows that this member lives while it does something long, or it would be struck off by force (H11).
+
+        And that it loads: from before it notes where the log ends, so that nothing behind that is trimmed meanwhile.
+        """
 
         async def beat() -> None:
-            while True:
-                await asyncio.sleep(self._options.heartbeat_s)
-                with contextlib.suppress(StoreUnavailable):
-                    await self._store.beat(
-                        self.index, self._who(), self._options.member, self.clock.wall_ms(), self._read_version, 0
-                    )
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.beat(
+                    self.index, self._who(), self._options.member, self.clock.wall_ms(), self._read_version, 0,
+                    applied=LOADING,
+                )  # fmt: skip
 
-        task = asyncio.create_task(beat(), name=f"heartbeat-{self.index}")
+        async def beat_on() -> None:
+            while True:
+                await asyncio.sleep(min(self._options.heartbeat_s, HOLD_MS / 4000))
+                await beat()
+
+        await beat()
+        task = asyncio.create_task(beat_on(), name=f"heartbeat-{self.index}")
         try:
             yield
         finally:
@@ -461,5 +480,5 @@ class Replica:
         below = 0
         while self._checkpoints and self._checkpoints[0][0] < oldest:
             below = self._checkpoints.popleft()[1]
-        # By age, and by count long before the hard cap: who lags by so much loads again.
+        # By age, and by count long before the hard cap; the store keeps what another member has not read yet.
         return max(below, self.partition.seq - self._options.longest_log // 2)

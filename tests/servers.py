@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -102,11 +103,31 @@ def free_port() -> int:
         return port
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a process runs: the address that it has there, and what is put before its command."""
+
+    host: str = "127.0.0.1"
+    prefix: tuple[str, ...] = ()
+
+
+HERE = Place()
+
+
 class Server:
     """One server process with its own folder. `config` is the text of its configuration by name."""
 
-    def __init__(self, binary: str, folder: Path, config: Mapping[str, str], *, sentinel: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        binary: str,
+        folder: Path,
+        config: Mapping[str, str],
+        *,
+        sentinel: Sequence[str] = (),
+        place: Place = HERE,
+    ) -> None:
         self.folder = folder
+        self.place = place
         self.port = free_port()
         self.config = dict(config)
         self._binary = binary
@@ -115,7 +136,7 @@ class Server:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.place.host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -137,14 +158,21 @@ class Server:
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "server.conf"
         if not (self._sentinel and path.exists()):  # a Sentinel keeps what it learned in its file
-            lines = [f"port {self.port}", "bind 127.0.0.1", f'dir "{self.folder}"', *self._sentinel]
+            lines = [
+                f"port {self.port}",
+                f"bind {self.place.host}",
+                "protected-mode no",
+                f'dir "{self.folder}"',
+                *self._sentinel,
+            ]
             path.write_text("\n".join([*lines, *(f"{name} {value}" for name, value in self.config.items())]) + "\n")
         command = [self._binary, str(path), *(["--sentinel"] if self._sentinel else [])]
         parent = str(os.getpid())
         with (self.folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-ISc", _DIE_WITH_PARENT, parent, *command], stdout=log, stderr=log, cwd=self.folder
-            )
+                [*self.place.prefix, sys.executable, "-ISc", _DIE_WITH_PARENT, parent, *command],
+                stdout=log, stderr=log, cwd=self.folder,
+            )  # fmt: skip
         try:
             self.wait_ready()
         except BaseException:
@@ -159,7 +187,7 @@ class Server:
     def _answers(self) -> bool:
         if not self.running:
             raise NoServer(f"the server at {self.address} ended at once:\n{self.log()[-2000:]}")
-        with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+        with socket.create_connection((self.place.host, self.port), timeout=1) as connection:
             connection.sendall(b"PING\r\n")
             return connection.recv(64).startswith((b"+PONG", b"-NOAUTH", b"-NOPERM"))
 
@@ -204,6 +232,7 @@ class Server:
     def call(self, *command: str | int | bytes) -> Any:
         """One command by a connection of its own; text replies are decoded."""
         client: Any = redis.Redis(
+            host=self.place.host,
             port=self.port,
             password=self.config.get("requirepass"),
             decode_responses=True,
@@ -245,7 +274,12 @@ class Servers:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(
-        self, config: Mapping[str, str] | None = None, *, aof: bool = False, replica_of: Server | None = None
+        self,
+        config: Mapping[str, str] | None = None,
+        *,
+        aof: bool = False,
+        replica_of: Server | None = None,
+        place: Place = HERE,
     ) -> Server:
         """A running server; with `aof` it keeps everything (fsync always), else nothing on disk."""
         settings = {"save": '""', "repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
@@ -253,7 +287,7 @@ class Servers:
             settings |= {"appendonly": "yes", "appendfsync": "always"}
         if replica_of:
             settings |= {"replicaof": f"127.0.0.1 {replica_of.port}"}
-        server = self._add(settings | dict(config or {}))
+        server = self._add(settings | dict(config or {}), place=place)
         if replica_of:
             until(lambda: server.info("replication").get("master_link_status") == "up", "the replica is in step")
         return server
@@ -263,12 +297,13 @@ class Servers:
         replicas = int(primary.info("replication")["connected_slaves"])
         password = primary.config.get("requirepass")
         watch = [
-            f"sentinel monitor main 127.0.0.1 {primary.port} {quorum}",
+            f"sentinel monitor main {primary.place.host} {primary.port} {quorum}",
             *([f"sentinel auth-pass main {password}"] if password else []),
             f"sentinel down-after-milliseconds main {down_after_ms}",
             "sentinel failover-timeout main 3000",
         ]
-        all_of_them = [self._add({}, sentinel=watch) for _ in range(count)]
+        here = Place(primary.place.host)
+        all_of_them = [self._add({}, sentinel=watch, place=here) for _ in range(count)]
         for one in all_of_them:
             until(lambda one=one: _knows(one, count - 1, replicas), "the Sentinels know each other")  # type: ignore[misc]
         return all_of_them
@@ -295,9 +330,10 @@ class Servers:
         until(lambda: node.info("replication").get("master_link_status") == "up", "the replica is in step")
         return node
 
-    def _add(self, config: Mapping[str, str], *, sentinel: Sequence[str] = ()) -> Server:
+    def _add(self, config: Mapping[str, str], *, sentinel: Sequence[str] = (), place: Place = HERE) -> Server:
         for attempt in range(5):
-            server = Server(self.binary, self.folder / f"server-{len(self._all)}", config, sentinel=sentinel)
+            folder = self.folder / f"server-{len(self._all)}"
+            server = Server(self.binary, folder, config, sentinel=sentinel, place=place)
             self._all.append(server)
             try:
                 return server.start()

@@ -209,6 +209,13 @@ class Durability:
     timeout_ms: int = 1000
 
 
+LOADING = -1
+"""In place of the number that a view holds: it is being loaded, and will go on from where the log ends now."""
+
+HOLD_MS = 30_000
+"""So long a load that says nothing keeps the log from being trimmed. `lua/beat.lua` has the same."""
+
+
 class Store(Protocol):
     """One store with its partitions. Every method may raise StoreUnavailable."""
 
@@ -246,7 +253,8 @@ class Store(Protocol):
     ) -> Registry:
         """A heartbeat, or just a look (`who` None).
 
-        The registry version `read` is what the caller holds; its view holds the log up to `applied`.
+        The registry version `read` is what the caller holds; its view holds the log up to `applied`, or is LOADING.
+        Records below `trim_below` go, unless a member has not applied them, or a load began before them.
         """
 
     async def open_history(

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from revocation.store import (
+    LOADING,
     Closed,
     Committed,
     Cutoffs,
@@ -177,11 +178,13 @@ class MemoryStore(MemorySessions, MemoryMailbox):
                 data.own_ms[member] = caller_ms
                 reads = [other.read for other in data.at.members.values()]
                 active = record.active or len(reads) == 1 or min(reads) >= record.registered
-                data.at.members[member] = replace(record, active=active, applied=applied)
+                known = record.applied if applied == LOADING else applied
+                data.at.members[member] = replace(record, active=active, applied=known)
+        data.hold(member, applied == LOADING, now)
         if state is None:
             data.high = max(data.high, now)
             data.at = replace(data.at, nodes=max(data.at.nodes, self.replicas))
-            data.log = [entry for entry in data.log if entry.seq >= trim_below]
+            data.log = [entry for entry in data.log if entry.seq >= min(trim_below, data.needed())]
         members = dict(data.at.members)
         return replace(data.at, closed=state, now_ms=now, replicas=self.replicas, members=members)
 

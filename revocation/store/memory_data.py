@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from revocation.store import ZERO, Closed, LogEntry, Member, OpResult, OpState, Registry, Standing
+from revocation.store import HOLD_MS, ZERO, Closed, LogEntry, Member, OpResult, OpState, Registry, Standing
 from revocation.store.memory_mailbox import MailData
 from revocation.store.memory_sessions import SessionData
 from revocation_sdk._lattice import Kind
@@ -34,6 +34,8 @@ class Data:
     high: int = 0
     suspect: bool = False
     own_ms: dict[str, int] = field(default_factory=dict)
+    holds: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Process that loads -> the number that the log may not be trimmed past, and until when (ms)."""
     log: list[LogEntry] = field(default_factory=list)
     realms: dict[str, tuple[int, str]] = field(default_factory=dict)
     segments: dict[tuple[str, str], _Segment] = field(default_factory=dict)
@@ -66,6 +68,19 @@ class Data:
     def went_back(self, now: int) -> bool:
         """Whether time did."""
         return now + 1000 <= self.high
+
+    def hold(self, name: str, loads: bool, now: int) -> None:
+        """What a load will read from on; forgotten when it says nothing for a while, or has ended."""
+        self.holds = {other: held for other, held in self.holds.items() if held[1] >= now}
+        if loads:
+            self.holds[name] = self.holds.get(name, (self.at.seq, 0))[0], now + HOLD_MS
+        else:
+            self.holds.pop(name, None)
+
+    def needed(self) -> int:
+        """The first record that somebody still has to read."""
+        held = [seq for seq, _ in self.holds.values()]
+        return 1 + min([*held, *(member.applied for member in self.at.members.values())], default=self.at.seq)
 
     def expire(self, now: int) -> None:
         """Keys that are over are gone, and nothing else happens then."""

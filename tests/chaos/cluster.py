@@ -11,11 +11,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 from revocation.keyring import new_secret
+from tests.chaos.network import Network, NoNamespaces
 from tests.chaos.proxy import Proxy
 from tests.e2e.installation import Installation, Replica, Verifier
 from tests.e2e.processes import until
 from tests.e2e.tokens import Signer
-from tests.servers import Server
+from tests.servers import HERE, Place, Server
 
 PING_S = 0.5
 MAX_STALENESS_S = 2.0
@@ -39,19 +40,28 @@ class Cluster:
 
     def __init__(self, folder: Path, *, ack: str, services: int = 3, verifiers: int = 6, partitions: int = 1) -> None:
         self.installation = Installation(folder)
+        self.network, self.left_out = _network()
         secret = folder / "secret"
         secret.write_text(new_secret())
         self.installation.signer = Signer("k1")
         self.proxies: list[Proxy] = []
         self.nodes = self._start_nodes(3)
-        front = SimpleNamespace(port=self.nodes[0].proxy.port, config={}, info=self.nodes[0].server.info)
+        first = self.nodes[0]
+        front = SimpleNamespace(port=first.proxy.port, config={}, info=first.server.info, place=Place(self.host))
         self.sentinels = self.installation.servers.sentinels(cast(Server, front), down_after_ms=800)
         hosts = ",".join(sentinel.address for sentinel in self.sentinels)
         flags: dict[str, Any] = {**TIMING, "ack": ack, "secret_file": secret, "partitions": partitions}
-        self.services = self.installation.add_replicas(
-            services, f"redis+sentinel://{hosts}/main", module="tests.chaos.serve", **flags
-        )
-        self.fronts = [self._proxy(service.port) for service in self.services]
+        if self.network is not None:
+            flags |= {"insecure": True, "allow_anonymous": True}
+        self.services = [
+            Replica(
+                f"replica-{number}", folder, module="tests.chaos.serve", place=self._place(),
+                redis_url=f"redis+sentinel://{hosts}/main", **flags,
+            )
+            for number in range(services)
+        ]  # fmt: skip
+        self.installation._start(self.services)
+        self.fronts = [self._proxy((service.place.host, service.port)) for service in self.services]
         for number in range(verifiers):
             # Each knows all services and begins at one of its own choice.
             self.add_verifier(("thread", "asyncio")[number % 2])
@@ -59,12 +69,12 @@ class Cluster:
     def _start_nodes(self, count: int) -> list[Node]:
         nodes: list[Node] = []
         for number in range(count):
-            proxy = self._proxy(1)
-            config = {"replica-announce-ip": "127.0.0.1", "replica-announce-port": str(proxy.port)}
+            proxy = self._proxy(("127.0.0.1", 1), self.host)
+            config = {"replica-announce-ip": self.host, "replica-announce-port": str(proxy.port)}
             if nodes:
-                config["replicaof"] = f"127.0.0.1 {nodes[0].proxy.port}"
-            server = self.installation.servers.start(config, aof=True)
-            proxy.retarget(("127.0.0.1", server.port))
+                config["replicaof"] = f"{self.host} {nodes[0].proxy.port}"
+            server = self.installation.servers.start(config, aof=True, place=self._place())
+            proxy.retarget((server.place.host, server.port))
             nodes.append(Node(server, proxy, f"store-{number}"))
         for node in nodes[1:]:
             until(
@@ -73,10 +83,18 @@ class Cluster:
             )
         return nodes
 
-    def _proxy(self, port: int) -> Proxy:
-        proxy = Proxy(("127.0.0.1", port))
+    def _proxy(self, target: tuple[str, int], host: str = "127.0.0.1") -> Proxy:
+        proxy = Proxy(target, host=host)
         self.proxies.append(proxy)
         return proxy
+
+    @property
+    def host(self) -> str:
+        """Where proxies of the store and Sentinels listen: an address that every place reaches."""
+        return self.network.host if self.network is not None else HERE.host
+
+    def _place(self) -> Place:
+        return self.network.add() if self.network is not None else HERE
 
     @property
     def addresses(self) -> str:
@@ -119,6 +137,16 @@ class Cluster:
         self.installation.close()
         for proxy in self.proxies:
             proxy.close()
+        if self.network is not None:
+            self.network.close()
+
+
+def _network() -> tuple[Network | None, str]:
+    """The network, or why partitions of namespaces are left out."""
+    try:
+        return Network(), ""
+    except NoNamespaces as error:
+        return None, str(error)
 
 
 __all__ = ["Cluster", "Node", "Replica"]

@@ -13,7 +13,7 @@ import redis
 from tests.chaos.cluster import Cluster, Node
 from tests.chaos.proxy import Proxy
 from tests.e2e.installation import Replica, Verifier
-from tests.servers import Server
+from tests.servers import Place, Server
 
 
 @dataclass
@@ -183,6 +183,26 @@ def store_network(kind: str) -> Maker:
     return make
 
 
+def store_partitioned(cluster: Cluster, chance: random.Random) -> Fault:
+    """Packets of a store node are lost. IndexError where there are no namespaces."""
+    node = cluster.primary() if chance.random() < 0.7 else _replica(cluster, chance)
+    return _partition(cluster, node.server.place, "store node partitioned", node.name, chance, store=True)
+
+
+def service_partitioned(cluster: Cluster, chance: random.Random) -> Fault:
+    """A service replica, cut off from store and verifiers alike."""
+    service = _service(cluster, chance)
+    return _partition(cluster, service.place, "service partitioned", service.name, chance, store=False)
+
+
+def _partition(cluster: Cluster, place: Place, kind: str, what: str, chance: random.Random, *, store: bool) -> Fault:
+    network = cluster.network
+    if network is None:
+        raise IndexError
+    network.cut(place)
+    return Fault(kind, what, lambda: network.join(place), _seconds(chance), loses_store=store)
+
+
 KINDS = ("hold", "drop_up", "drop_down", "half_open", "cut", "delay")
 FAULTS: tuple[Maker, ...] = (
     service_killed, service_stopped, service_restarted,
@@ -191,4 +211,5 @@ FAULTS: tuple[Maker, ...] = (
     verifier_stopped, verifier_stopped,
     *(service_network(kind) for kind in KINDS),
     *(store_network(kind) for kind in KINDS),
+    store_partitioned, store_partitioned, service_partitioned,
 )  # fmt: skip

@@ -44,10 +44,11 @@ class _Connection:
 
 
 class Proxy:
-    """Forwards 127.0.0.1:`port` to `target`, which may change."""
+    """Forwards `host`:`port` to `target`, which may change."""
 
-    def __init__(self, target: tuple[str, int], port: int = 0) -> None:
-        self._listener = socket.create_server(("127.0.0.1", port))
+    def __init__(self, target: tuple[str, int], port: int = 0, host: str = "127.0.0.1") -> None:
+        self._host = host
+        self._listener = socket.create_server((host, port))
         self.port: int = self._listener.getsockname()[1]
         self._target = target
         self._mode, self._old_only, self._delay_s, self._share = "pass", False, 0.0, 1.0
@@ -65,7 +66,7 @@ class Proxy:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self._host}:{self.port}"
 
     def close(self) -> None:
         """Resets everything and frees the port."""

@@ -17,7 +17,7 @@ from revocation_sdk import RevocationClient
 from tests.e2e.processes import LIMIT_S, Answering, Process, until
 from tests.e2e.releases import Release
 from tests.e2e.tokens import AUDIENCE, ISSUER, Signer
-from tests.servers import Server, Servers, free_port
+from tests.servers import HERE, Place, Server, Servers, free_port
 
 PING_S = 0.25
 MAX_STALENESS_S = 1.5
@@ -29,24 +29,36 @@ class Replica(Process):
     """`revocation serve`."""
 
     def __init__(
-        self, name: str, folder: Path, *, module: str = "revocation", release: Release | None = None, **flags: Any
+        self,
+        name: str,
+        folder: Path,
+        *,
+        module: str = "revocation",
+        release: Release | None = None,
+        place: Place = HERE,
+        **flags: Any,
     ) -> None:
+        self.place, self.prefix = place, place.prefix
         self.port, self.http_port = free_port(), free_port()
         self.id = name
         given = {
-            "listen": f"127.0.0.1:{self.port}", "http_listen": f"127.0.0.1:{self.http_port}",
+            "listen": f"{place.host}:{self.port}", "http_listen": f"{place.host}:{self.http_port}",
             "replica_id": name, **FAST, **flags,
         }  # fmt: skip
-        words = [word for field, value in given.items() for word in (f"--{field.replace('_', '-')}", str(value))]
+        words = [
+            word
+            for field, value in given.items()
+            for word in (f"--{field.replace('_', '-')}", *([] if value is True else [str(value)]))
+        ]
         super().__init__(name, ["-m", module, "serve", *words], folder, release=release)
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.place.host}:{self.port}"
 
     def get(self, page: str) -> str:
         """A page of the HTTP listener; OSError if it is not there or says no."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/{page}", timeout=2) as response:
+        with urllib.request.urlopen(f"http://{self.place.host}:{self.http_port}/{page}", timeout=2) as response:
             text: str = response.read().decode()
             return text
 

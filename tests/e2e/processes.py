@@ -49,6 +49,9 @@ def until(look: Callable[[], T], what: str, timeout: float = LIMIT_S) -> T:
 class Process:
     """One process with a log, which restarts do not empty."""
 
+    prefix: tuple[str, ...] = ()
+    """What is put before its command: where it runs."""
+
     def __init__(
         self,
         name: str,
@@ -81,7 +84,7 @@ class Process:
         assert threading.current_thread() is threading.main_thread()
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-ISc", _LAUNCH, str(os.getpid()), *self._command],
+                [*self.prefix, sys.executable, "-ISc", _LAUNCH, str(os.getpid()), *self._command],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
                 env=self._env | (self.release.env if self.release else {}),
                 cwd=self.release.folder if self.release else None,

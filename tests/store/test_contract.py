@@ -684,21 +684,6 @@ async def test_a_reader_waits_for_the_next_record(world: World) -> None:
     assert [entry.seq for entry in await asyncio.wait_for(reading, 10)] == [1]
 
 
-async def test_the_log_is_trimmed_by_members_and_never_too_far(world: World) -> None:
-    actor = await alone(world)
-    for number in range(1, 251):
-        await actor.commit(operation(number, tokens(soon(world))))
-    actor.log_id = OTHER_LOG
-    await actor.beat(trim_below=200)
-    assert len(await world.store.read_log(0, 0, 1000, 0)) == 250, "not by somebody in another history"
-    actor.log_id = LOG
-    await actor.beat(trim_below=200)
-    left = [entry.seq for entry in await world.store.read_log(0, 0, 1000, 0)]
-    assert left == list(range(left[0], 251))
-    assert 1 < left[0] <= 200
-    assert (await actor.commit(operation(300, tokens(soon(world))))).seq == 251
-
-
 # -- sane time --------------------------------------------------------------------------------------------------------
 
 

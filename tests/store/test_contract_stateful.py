@@ -139,7 +139,7 @@ class SideBySide(RuleBasedStateMachine):
         who = None if look else self.standing(member, partition)
         read = self.read.get((member, partition), 0)
         own_ms = self.memory.now + error
-        registry = self.both(lambda store: store.beat(partition, who, member, own_ms, read, below))
+        registry = self.both(lambda store: store.beat(partition, who, member, own_ms, read, below, applied=below))
         if follow:
             self.read[member, partition] = registry.version
 

@@ -165,9 +165,12 @@ class Actor:
             self.read = 0
         return answer
 
-    async def beat(self, trim_below: int = 0) -> Registry:
-        """Says that it lives, and takes in the registry."""
-        registry = await self.store.beat(self.partition, self.who, self.name, self.own_ms, self.read, trim_below)
+    async def beat(self, trim_below: int = 0, *, applied: int | None = None) -> Registry:
+        """Says that it lives, that it has read what it trims, and takes in the registry."""
+        registry = await self.store.beat(
+            self.partition, self.who, self.name, self.own_ms, self.read, trim_below,
+            applied=trim_below if applied is None else applied,
+        )  # fmt: skip
         if registry.closed is None:
             self.read = registry.version
         return registry

@@ -2,7 +2,7 @@
 --
 -- ARGV  member, incarnation ('' for somebody who is no member), log, caller's ms, skew ms, read (the registry version
 --       whose members the caller holds in memory), trim (records below it may go), applied (the number of the log
---       up to which the caller's view holds it)
+--       up to which the caller's view holds it; -1: it loads, and will go on from where the log ends now)
 -- Reply {state, now, JSON of meta, member id, JSON, member id, JSON, ...}; state as in commit.lua, '' if all is well
 
 local id, inc, log = ARGV[1], tonumber(ARGV[2]), ARGV[3]
@@ -30,12 +30,45 @@ if not state then
   elseif inc and record.inc < inc or record.log ~= log then state = 'heal' end
 end
 
+-- The log is not trimmed past what a member still has to read, nor past where a load began (D8). Members that are
+-- silent are struck off, and what a load holds goes when it says nothing for so long; the hard cap bounds both.
+local HOLDS, HOLD_MS = prefix .. 'holds', 30000
+
+local function holds()
+  local found, flat = {}, redis.call('HGETALL', HOLDS)
+  for i = 1, #flat, 2 do
+    local seq, till = string.match(flat[i + 1], '^(%d+) (%d+)$')
+    if tonumber(till) >= now then found[flat[i]] = tonumber(seq) end
+  end
+  return found
+end
+
+local held, loads = holds(), ARGV[8] == '-1'
+if loads then held[id] = held[id] or tonumber(m.seq or '0') end
+if not loads then held[id] = nil end
+
+local function trim_below()
+  if state then return 0 end
+  local below = tonumber(ARGV[7])
+  for _, seq in pairs(held) do below = math.min(below, seq + 1) end
+  local flat = redis.call('HGETALL', MEMBERS)
+  for i = 1, #flat, 2 do
+    local at = flat[i] == id and not loads and tonumber(ARGV[8]) or cjson.decode(flat[i + 1]).at or 0
+    below = math.min(below, at + 1)
+  end
+  return below
+end
+
 -- The first write, because it is allowed to a store that is out of memory, and then the others are, too.
-redis.call('XTRIM', LOG, 'MINID', '~', state and '0' or ARGV[7])
+redis.call('XTRIM', LOG, 'MINID', '~', int(trim_below()))
+if loads then redis.call('HSET', HOLDS, id, int(held[id]) .. ' ' .. int(now + HOLD_MS)) else redis.call('HDEL', HOLDS, id) end
 -- A record of an older incarnation is one that others put here by hearsay: whoever it names lives, and heals.
 if record and inc and record.inc <= inc and math.abs(now - caller) <= skew then
   record.beat = now
-  if not state then record.own, record.read, record.at = caller, tonumber(ARGV[6]), tonumber(ARGV[8]) end
+  if not state then
+    record.own, record.read = caller, tonumber(ARGV[6])
+    if not loads then record.at = tonumber(ARGV[8]) end
+  end
   save_member(id, record)
   if not state and not record.act and all_have_read(record.reg) then
     record.act = true

@@ -9,6 +9,7 @@
 --   members         hash: member id -> JSON {inc, log (confirmed), reg, read, act, beat, own, at}; beat is the store's
 --                   time of its last sign of life, own what its own clock said then, at the number of the log up to
 --                   which its view held it then
+--   holds           hash: id of a process that loads -> "<seq> <until ms>": the log is not trimmed past it
 --   log             stream, ids "<seq>-0": realm r, number q and digest d of the realm, digest p of the partition,
 --                   time t, rows b, ops o
 --   realms          hash: realm -> "<seq> <digest>"
