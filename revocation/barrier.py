@@ -17,6 +17,8 @@ class Proof:
     """The view held everything that was acknowledged before the barrier began; `store_ms` is the store's time then."""
 
     store_ms: int
+    clock: int
+    """No version acknowledged by then is above it."""
 
 
 class Barrier:
@@ -63,4 +65,4 @@ class Barrier:
         if tail.copies < self._durability.replicas:
             raise NotReady("not_replicated")
         await self._replica.applied(who.log_id, tail.seq)
-        return Proof(tail.now_ms)
+        return Proof(tail.now_ms, tail.clock)

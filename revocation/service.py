@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from revocation.barrier import Barrier
+from revocation.barrier import Barrier, Proof
 from revocation.commit import Committer
 from revocation.errors import InvalidField, OutcomeUnknown, ServiceError, Unavailable
 from revocation.limits import FUTURE_OP_ID_MS
@@ -189,12 +189,23 @@ class Revocations:
         fp = key.fingerprint(target.kind, target.issuer, target.value)
         group = Cutoffs(target.kind, key.tag, realm.horizon_s, fp.to_bytes(8, "little"))
         partition = self.partition_of(realm, target)
-        op = Op(realm.name, operation.key(), operation.digest, (group,))
+        above = await self.drawn_elsewhere(realm, deadline)
+        op = Op(realm.name, operation.key(), operation.digest, (group,), above)
         results = await self._commit_all([(partition, op)], deadline)
         result = results[0][1]
         row = CUTOFF.pack(fp, result.expires_at, result.version, result.at_ms)
         cutoff = Cutoff(result.expires_at, result.version, result.at_ms)
         return Receipt(self._positions(results), True, cutoff, join_groups([Group(target.kind, key.tag, row)]))
+
+    async def drawn_elsewhere(self, realm: Realm, deadline: float) -> int:
+        """The version that a cutoff must exceed.
+
+        The version in a token is one number from one clock, that of its subject's partition. While the master secret is
+        being rotated, a subject may have had its cutoffs in another partition, whose clock may be ahead.
+        """
+        if len(self._replicas) == 1 or len(realm.keys) == 1:
+            return 0
+        return max(proof.clock for proof in await self._prove(deadline))
 
     async def _commit_all(self, ops: Sequence[tuple[int, Op]], deadline: float) -> list[tuple[int, OpResult]]:
         if len(ops) == 1:  # without a task of its own
@@ -252,7 +263,7 @@ class Revocations:
     ) -> tuple[Versions, int, tuple[Position, ...]]:
         """The versions to mint now, and the store's time in milliseconds. Raises Unavailable."""
         realm = self.realm(realm_name)
-        now_ms = await self._prove(deadline)
+        now_ms = min(proof.store_ms for proof in await self._prove(deadline))
         return self.cutoffs(realm, issuer, subject, client_id, now_ms), now_ms, self._realm_positions(realm)
 
     def cutoffs(
@@ -273,14 +284,13 @@ class Revocations:
         await self._prove(deadline)
         return self._realm_positions(realm)
 
-    async def _prove(self, deadline: float) -> int:
-        """Barriers in all partitions that begin now; the store's time in milliseconds."""
+    async def _prove(self, deadline: float) -> list[Proof]:
+        """Barriers in all partitions that begin now."""
         try:
             async with asyncio.timeout_at(deadline):
                 while True:
                     try:
-                        proofs = await asyncio.gather(*(barrier.prove() for barrier in self._barriers))
-                        return min(proof.store_ms for proof in proofs)
+                        return await asyncio.gather(*(barrier.prove() for barrier in self._barriers))
                     except NotReady:
                         if any(replica.state == "unreachable" for replica in self._replicas):
                             raise StoreUnavailable from None

@@ -109,17 +109,19 @@ class SessionEnds(SessionLists):
         call = Call()
         async with until(deadline, call):
             while True:
-                grant = await self._end_others_once(call, place, operation, owner, keep, life_s)
+                above = await self._revocations.drawn_elsewhere(place.realm, deadline)
+                grant = await self._end_others_once(call, place, operation, (owner, keep), life_s, above)
                 if grant is not None:
                     return grant
 
     async def _end_others_once(
-        self, call: Call, place: Place, operation: Operation, owner: Owner, keep: str, life_s: int
+        self, call: Call, place: Place, operation: Operation, kept: tuple[Owner, str], life_s: int, above: int
     ) -> Grant | None:
+        owner, keep = kept
         names = place.keys.names(keep)
         look = Look(place.realm.name, op=operation.key())
         seen = await self._look(place, look)
-        version = max(seen.clock + 1, seen.now_ms)
+        version = max(seen.clock + 1, seen.now_ms, above + 1)
         found, commit = await self._decide(place, names, Keep(version, place.keys.current_kid, os.urandom(8)))
         self._require_owner(found, owner)
         if seen.op:

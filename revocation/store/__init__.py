@@ -91,6 +91,8 @@ class Op:
     key: str
     digest: str
     groups: tuple[Denials | Cutoffs, ...]
+    above: int = 0
+    """The version of its cutoffs must be larger than this one, which another partition has drawn."""
 
 
 class OpState(Enum):
@@ -131,6 +133,8 @@ class Tail:
     now_ms: int
     seq: int
     copies: int
+    clock: int
+    """No version was drawn above it, acknowledged before."""
 
 
 @dataclass(frozen=True, slots=True)

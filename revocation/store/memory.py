@@ -120,7 +120,7 @@ class MemoryStore(MemorySessions, MemoryMailbox):
     def _write(self, partition: int, ops: list[Op], now: int) -> None:
         """One record for each realm, one version for all."""
         data = self.data[partition]
-        version = max(data.at.clock + 1, now)
+        version = max(data.at.clock + 1, now, *(op.above + 1 for op in ops))
         for realm in dict.fromkeys(op.realm for op in ops):
             rows, texts = b"", []
             for op in (op for op in ops if op.realm == realm):
@@ -148,7 +148,7 @@ class MemoryStore(MemorySessions, MemoryMailbox):
             return closed
         if durability.replicas:
             data.high = max(data.high, now)
-        return Tail(now, data.at.seq, self._copies(durability))
+        return Tail(now, data.at.seq, self._copies(durability), data.at.clock)
 
     async def beat(
         self,

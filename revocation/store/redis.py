@@ -152,6 +152,7 @@ class RedisStore(RedisSessions, RedisMailbox):
             self._skew_ms,
             self._op_retention_ms,
             self._longest_log,
+            max((op.above for op in ops), default=0),
             len(ops),
         ]
         for op in ops:
@@ -167,7 +168,10 @@ class RedisStore(RedisSessions, RedisMailbox):
     ) -> Tail | Closed:
         arguments = [*_who(who), caller_ms, self._skew_ms, durability.replicas, int(newcomer)]
         reply, copies = await self._durably("barrier", partition, arguments, durability)
-        return Closed(reply[0].decode()) if len(reply) == 1 else Tail(int(reply[1]), int(reply[2]), copies)
+        if len(reply) == 1:
+            return Closed(reply[0].decode())
+        now_ms, seq, clock = map(int, reply[1:])
+        return Tail(now_ms, seq, copies, clock)
 
     async def beat(
         self,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from revocation.errors import InvalidField, Overloaded, ServiceError, SessionOver
+from revocation.model import Target
 from revocation.refresh import make_sid, make_token
 from revocation.session_base import Grant
 from revocation.session_policy import SessionSettings, of_realm
@@ -428,3 +430,36 @@ async def test_the_store_holds_nothing_in_the_clear_and_nothing_to_replay(nodes:
     assert random not in dump
     assert repr(random)[2:-1].encode() not in dump
     assert random.hex().encode() not in dump
+
+
+async def test_a_cutoff_drawn_while_the_secret_is_rotated_is_above_those_of_the_partition_before(
+    redis_url: str,
+) -> None:
+    """Another partition is another clock, which may be behind: a token of the last login would live on (I1)."""
+    old, new = "k1:" + "A" * 43, "k2:" + "B" * 43
+    async with running(redis_url, count=2, partitions=3, secrets=(f"{old} {new}", f"{new} {old}")) as nodes:
+        before, after = nodes.caller(0), nodes.caller(1)
+        places = [
+            {name: caller.node.service.partition_of(caller.node.realms["default"], Target(Kind.SUBJECT, ISSUER, name))
+             for name in map(str, range(50))}
+            for caller in (before, after)
+        ]  # fmt: skip
+        moved = [name for name in places[0] if places[0][name] != places[1][name]][:6]
+        assert len(moved) == 6
+        ahead = time.time_ns() // 1_000_000 + 60_000
+        for partition in {places[0][name] for name in moved}:
+            await nodes.raw.hset(f"revocation:{{p{partition}}}:meta", "clock", ahead)
+        for number, name in enumerate(moved):
+            await before.revoke(Kind.SUBJECT, name)
+            login = await before.open(name)
+            assert login.versions[0] > ahead
+            if number % 2:
+                await after.revoke(Kind.SUBJECT, name)
+                spared = None
+            else:
+                spared = await after.end_others(await after.open(name))
+            revoked = nodes.verdict(login, 1)
+            assert revoked is not None, name
+            assert spared is None or nodes.verdict(spared, 1) is None
+            with pytest.raises(SessionOver):
+                await after.refresh(login)

@@ -3,7 +3,7 @@
 --
 -- ARGV  log, member, incarnation, caller's ms, skew ms, copies that the caller will wait for, '1' for a newcomer, who
 --       may ask before it is active (H8) but not vouch by the answer
--- Reply {'ok', now, seq} or {why} as in commit.lua
+-- Reply {'ok', now, seq, clock of versions} or {why} as in commit.lua
 
 local m = meta()
 local closed = gate(m, ARGV[1]) or sane(m, tonumber(ARGV[4]), tonumber(ARGV[5]))
@@ -14,4 +14,4 @@ if ARGV[6] ~= '0' then
   redis.call('XTRIM', LOG, 'MINID', '~', '0')
   redis.call('HSET', META, 'high', int(math.max(now, tonumber(m.high or '0'))))
 end
-return {'ok', int(now), m.seq or '0'}
+return {'ok', int(now), m.seq or '0', m.clock or '0'}

@@ -1,6 +1,7 @@
 -- Commits revocations: state, numbers, digests, log record and op records, together or not at all.
 --
--- ARGV  log, member, incarnation, caller's ms, skew ms, op retention ms, longest log, number of ops, then for each op:
+-- ARGV  log, member, incarnation, caller's ms, skew ms, op retention ms, longest log, version to exceed,
+--         number of ops, then for each op:
 --         realm, op key, digest of the request, number of groups, then for each group:
 --           'd', kind, tag, segment, due, rows              denials, one segment
 --           'c', kind, tag, horizon s, slot s, fingerprints cutoffs: version, time and expiry are drawn here
@@ -14,12 +15,12 @@ local m = meta()
 local closed = gate(m, log) or sane(m, tonumber(ARGV[4]), tonumber(ARGV[5])) or standing(m, id, inc)
 if closed then return {closed} end
 
-local at = 9
+local at = 10
 local function take() at = at + 1; return ARGV[at - 1] end
 
 -- One draw for the whole script. A hybrid clock: never repeats, not even after a key expired or a store was rolled
 -- back, and never behind the time of day.
-local version = math.max(tonumber(m.clock or '0') + 1, now)
+local version = math.max(tonumber(m.clock or '0') + 1, now, tonumber(ARGV[8]) + 1)
 local drawn, bodies, order, kept, replies, again, fresh = false, {}, {}, {}, {}, {}, {}
 
 local function read_denials(realm)
@@ -38,7 +39,7 @@ local function read_cutoffs(realm)
   return header(kind, tag, #rows) .. packed, expires
 end
 
-for _ = 1, tonumber(ARGV[8]) do
+for _ = 1, tonumber(ARGV[9]) do
   local realm, key, digest = take(), take(), take()
   local known, first, body, expires = redis.call('GET', prefix .. 'op:' .. key), #kept + 1, {}, 0
   for _ = 1, tonumber(take()) do
