@@ -68,7 +68,7 @@ async def prove_unread(self: Any) -> Proof:
     tail = await self._store.barrier(self._replica.index, who, self._replica.clock.wall_ms(), self._durability)
     if isinstance(tail, Closed):
         raise NotReady(tail.value)
-    return Proof(tail.now_ms)
+    return Proof(tail.now_ms, 0)
 
 
 def subscribe_later() -> Sequence[Change]:
