@@ -44,7 +44,7 @@ class AnonymousAdmin:
         """Anonymous. Raises Denied for another realm, and for a method without a row in the table."""
         if method not in TABLE or (realm != ANONYMOUS_REALM and method not in ACROSS_REALMS):
             raise Denied("without identities configured, callers may use realm `default` only")
-        return Caller("anonymous")
+        return Caller("anonymous", None, ("anonymous",))
 
 
 class RoleAuthorizer:
@@ -78,7 +78,7 @@ class RoleAuthorizer:
         if not may(self._roles, identities, method, realm):
             # One text for a realm that is not there, one that is another's, and a method that is not allowed.
             raise Denied("this identity may not do that in this realm")
-        return Caller(identities[-1], until)
+        return Caller(identities[-1], until, identities)
 
     async def _identities_of(self, token: str) -> tuple[tuple[str, ...], float]:
         known = self._seen.get(token)

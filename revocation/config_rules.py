@@ -137,6 +137,9 @@ def _callers(config: Config) -> Iterator[Fault]:
 
 
 def _realms(config: Config) -> Iterator[Fault]:
+    for name, settings in config.realms.items():
+        if settings.two_person and config.roles is None:
+            yield Fault(f"realms.{name}.two_person", "persons are told apart by identity; give --roles FILE")
     if config.roles is None and "default" not in config.realms:
         yield Fault("realms", "anonymous callers get realm `default`, which is not there; add it, or give --roles")
 

@@ -6,6 +6,7 @@
     ├── OutcomeUnknown     it may have been; retry with the same op id
     ├── Overloaded         a limit is reached; says when to come back
     ├── Denied             who calls may not
+    ├── Guarded            who calls may, but a safety rail wants something more first
     └── SessionOver        the session has ended, and why
 
 Messages are for people and carry no token, identifier or driver text.
@@ -57,6 +58,16 @@ class Overloaded(ServiceError):
         super().__init__(message, reason=reason)
         self.retry_after_ms = retry_after_ms
         self.limit = limit
+
+
+class Guarded(ServiceError):
+    """The caller may, but a safety rail wants something more first; `metadata` says what. Nothing was changed."""
+
+    reason = "CONFIRMATION_REQUIRED"
+
+    def __init__(self, message: str, *, reason: str, metadata: dict[str, str] | None = None) -> None:
+        super().__init__(message, reason=reason)
+        self.metadata = metadata or {}
 
 
 class Denied(ServiceError):

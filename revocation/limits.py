@@ -48,6 +48,12 @@ CALL_TIMEOUT_S = 10.0
 
 LONGEST_CALL_S = 60.0
 
+COUNT_S = 3.0
+"""How long the sessions that a revocation would end are counted; then it is "at least"."""
+
+APPROVAL_S = 600
+"""How long what one person has asked for waits for another."""
+
 FUTURE_OP_ID_MS = 60_000
 """How far ahead of the service's clock the time in an op id may be."""
 

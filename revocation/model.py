@@ -39,8 +39,13 @@ class Operation:
     digest: str
     """Digest of the request's content: the same op id with another one is an error."""
 
+    shared: str = ""
+    """Name of the op record if it is shared by callers: whoever commits it first, it is committed once."""
+
     def key(self, chunk: int = 0) -> str:
         """Name of the op record in the store: 32 hex characters, which say nothing about the caller."""
+        if self.shared:
+            return hashlib.blake2b(self.shared.encode(), digest_size=16, person=b"revocation share").hexdigest()
         text = b"\0".join((self.realm.encode(), self.caller.encode(), self.op_id.bytes, str(chunk).encode()))
         return hashlib.blake2b(text, digest_size=16, person=b"revocation op id").hexdigest()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from revocation.approvals import Approvals
 from revocation.asks import Asks, Sealer
 from revocation.barrier import Barrier
 from revocation.commit import Committer
@@ -15,12 +16,13 @@ from revocation.limits import SILENCE_S
 from revocation.membership import Timing
 from revocation.partition import Applied
 from revocation.quotas import Quotas
+from revocation.rails import Rails
 from revocation.replica import Replica, ReplicaOptions
 from revocation.service import Realm, Revocations
 from revocation.session_keys import SessionKeys
 from revocation.session_service import Sessions
 from revocation.store import Durability, Member
-from revocation.store.sessions import FullStore
+from revocation.store.rails import FullStore
 from revocation.subscribers import Subscribers
 from revocation.telemetry import Metrics
 
@@ -76,6 +78,7 @@ class Node:
             lives=_durability(config.session_ack),
             count=lambda event: metrics.session_events.labels(event).inc(),
         )
+        self.rails = Rails(self.service, self.sessions, Approvals(self.replicas[0], store))
         self.hub = Hub([replica.partition for replica in self.replicas], self.barriers, list(self.realms))
         self.asks = Asks(replica_id, store, Sealer(keyring))
         self.subscribers = Subscribers(replica_id, self.service, self.hub, self.asks, self._present)

@@ -19,8 +19,9 @@ MOST_IDENTITIES = 10_000
 FULL_RETRY_MS = 100
 """When to come back to a realm with too many calls at once: about as long as calls take under load."""
 
-HOLD_MS = 250
-"""A refusal is held back for as long as its hint says, up to this: who ignores hints then cannot spin."""
+HOLD_S = 0.5
+"""A refusal is held back for about so long: a caller that ignores hints and has n calls under way gets n/HOLD_S
+refusals a second, and costs little more than one that heeds them."""
 
 MOST_HELD = 1_000
 """Refusals of a realm that are held back at the same time; further ones are answered at once."""

@@ -108,6 +108,12 @@ class RealmSettings(BaseModel):
     overflow: Literal["deny", "evict_oldest"] = "deny"
     """What a login beyond a limit does: it is refused, or the oldest session ends everywhere."""
 
+    confirm_above: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    """Revoking a subject, client, key or realm with more sessions than this needs a confirmation. 0: never."""
+
+    two_person: bool = False
+    """Revoking the whole realm needs a second identity that orders the same within ten minutes."""
+
     limits: RealmLimits = RealmLimits()
     """How much of the service the realm may use."""
 

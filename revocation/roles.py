@@ -140,6 +140,8 @@ class Caller:
 
     name: str
     until: float | None = None
+    names: tuple[str, ...] = ()
+    """All identities that the caller has shown, `name` among them."""
 
 
 def read_roles(path: Path) -> Roles:

@@ -205,7 +205,7 @@ class Revocations:
         """
         if len(self._replicas) == 1 or len(realm.keys) == 1:
             return 0
-        return max(proof.clock for proof in await self._prove(deadline))
+        return max(proof.clock for proof in await self.prove(deadline))
 
     async def _commit_all(self, ops: Sequence[tuple[int, Op]], deadline: float) -> list[tuple[int, OpResult]]:
         if len(ops) == 1:  # without a task of its own
@@ -247,7 +247,7 @@ class Revocations:
     ) -> tuple[Revoked | None, tuple[Position, ...]]:
         """The verdict on a token, complete as of a moment after this call. Raises Unavailable."""
         realm = self.realm(realm_name)
-        await self._prove(deadline)
+        await self.prove(deadline)
         self._require(realm, not_older_than)
         now = self._now_s()
         verdicts = [
@@ -263,7 +263,7 @@ class Revocations:
     ) -> tuple[Versions, int, tuple[Position, ...]]:
         """The versions to mint now, and the store's time in milliseconds. Raises Unavailable."""
         realm = self.realm(realm_name)
-        now_ms = min(proof.store_ms for proof in await self._prove(deadline))
+        now_ms = min(proof.store_ms for proof in await self.prove(deadline))
         return self.cutoffs(realm, issuer, subject, client_id, now_ms), now_ms, self._realm_positions(realm)
 
     def cutoffs(
@@ -281,10 +281,10 @@ class Revocations:
     async def current(self, realm_name: str, deadline: float) -> tuple[Position, ...]:
         """Where the realm stands, proven by barriers that begin now. Raises Unavailable."""
         realm = self.realm(realm_name)
-        await self._prove(deadline)
+        await self.prove(deadline)
         return self._realm_positions(realm)
 
-    async def _prove(self, deadline: float) -> list[Proof]:
+    async def prove(self, deadline: float) -> list[Proof]:
         """Barriers in all partitions that begin now."""
         try:
             async with asyncio.timeout_at(deadline):

@@ -31,13 +31,15 @@ from revocation.sessions import (
     token_expiry_s,
 )
 from revocation.store import Durability
-from revocation.store.sessions import Entry, Finish, Look, Put, Sealed, Seen, SessionStore
+from revocation.store.rails import DeskStore
+from revocation.store.sessions import Entry, Finish, Look, Put, Sealed, Seen
 from revocation_sdk._judge import Versions
 from revocation_sdk._lattice import DENIAL, Kind
 from revocation_sdk._position import NOWHERE, Position
 
 audit = structlog.get_logger("revocation.audit")
 _BY_CUTOFF = (End.SUBJECT, End.CLIENT, End.REALM)
+_MOST_ISSUERS = 64
 _ENDS = {str(end): end for end in End}
 
 
@@ -105,7 +107,7 @@ class SessionDesk:
         revocations: Revocations,
         replicas: Sequence[Replica],
         barriers: Sequence[Barrier],
-        store: SessionStore,
+        store: DeskStore,
         keys: Mapping[str, SessionKeys],
         *,
         ends: Durability,
@@ -117,6 +119,10 @@ class SessionDesk:
         self._barriers = barriers
         self._keys = keys
         self._count = count
+        self._store = store
+        self._counting = asyncio.Semaphore(1)
+        self._issuers: dict[str, set[str | None]] = {}
+        """Of sessions that passed by here, by realm: who revokes a subject whichever its issuer means all of them."""
         turnstile = Turnstile()
         self._gates = [SessionGate(replica, store, turnstile, ends, lives) for replica in replicas]
         self._policies = ClientPolicies(replicas[0], store)
@@ -195,7 +201,13 @@ class SessionDesk:
         except NotOurs:
             audit.warning("session_not_readable", realm=place.realm.name, session=handle_text(handle))
             raise over(End.UNKNOWN) from None
+        self._learn(place, session)
         return capped(session, place.realm.settings.absolute_timeout_s * 1000)
+
+    def _learn(self, place: Place, session: Session) -> None:
+        known = self._issuers.setdefault(place.realm.name, {None})
+        if len(known) < _MOST_ISSUERS:
+            known.add(session.issuer)
 
     def _lives(self, place: Place, now_ms: int, sealed: Sealed, handle: bytes) -> Session | None:
         """The session in a record, if it is still one."""
@@ -239,6 +251,7 @@ class SessionDesk:
 
     def _record(self, place: Place, name: Name, session: Session) -> Put:
         """The record, sealed. It stays a little longer than the session, to say how that ended."""
+        self._learn(place, session)
         stamp, body = place.keys.seal(session, name)
         return Put(body, stamp, session.due_ms + place.realm.settings.margin_s * 1000, session.due_ms)
 

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, field
 
 from revocation.errors import InvalidField, Overloaded
+from revocation.impact import SessionCounts
 from revocation.model import Operation
 from revocation.refresh import Claim, RefreshInvalid, belongs, parse
 from revocation.session_base import Found, Grant, Place, audit, over
@@ -42,7 +43,7 @@ class Opening:
     life_s: int
 
 
-class Sessions(SessionEnds):
+class Sessions(SessionEnds, SessionCounts):
     """All that callers may do with sessions."""
 
     # -- opening ------------------------------------------------------------------------------------------------

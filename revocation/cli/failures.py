@@ -7,7 +7,9 @@ import traceback
 
 from revocation.cli.output import Exit, Output
 from revocation_sdk.errors import (
+    ApprovalRequired,
     ConfigError,
+    ConfirmationRequired,
     InvalidRequest,
     OutcomeUnknown,
     PermissionDenied,
@@ -29,6 +31,8 @@ _CODES: tuple[tuple[type[RevocationError], Exit], ...] = (
     (Unavailable, Exit.UNAVAILABLE),
     (OutcomeUnknown, Exit.OUTCOME_UNKNOWN),
     (PermissionDenied, Exit.DENIED),
+    (ConfirmationRequired, Exit.DENIED),
+    (ApprovalRequired, Exit.DENIED),
     (InvalidRequest, Exit.USAGE),
     (ConfigError, Exit.USAGE),
     (RevocationError, Exit.UNAVAILABLE),
@@ -50,7 +54,7 @@ def explain(error: Exception, out: Output) -> int:
 
 
 def _of_sdk(error: RevocationError, out: Output) -> int:
-    message, more = str(error), {}
+    message, more = str(error), dict[str, object]()
     if isinstance(error, OutcomeUnknown) and error.op_id:
         message += f"\nIt may have been done. Run the same command with --op-id {error.op_id} to be sure."
         more = {"op_id": error.op_id}
@@ -58,5 +62,11 @@ def _of_sdk(error: RevocationError, out: Output) -> int:
         message += "\nDoes it run there (--address)? Other machines are spoken to by TLS: see --ca, or --insecure."
     if isinstance(error, PermissionDenied):
         message += "\nSee --cert and --cert-key, or REVOCATION_TOKEN, and the roles file of the service."
+    if isinstance(error, ConfirmationRequired):
+        message += f"\nIf that is what you want, run the same command with --confirm {error.sessions}."
+        more = {"sessions": error.sessions}
+    if isinstance(error, ApprovalRequired):
+        message += f"\nThat person runs: revocation revoke realm --approval {error.approval}"
+        more = {"approval": error.approval}
     out.failure(error.reason, message, getattr(error, "field", None), **more)
     return next(code for kind, code in _CODES if isinstance(error, kind))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
-from revocation.cli import landed
+from revocation.cli import guard, landed
 from revocation.cli.connection import Connection, client_command
+from revocation.cli.guard import Approval, Confirm, DryRun
 from revocation.cli.landed import Wait, WaitTimeout
 from revocation.cli.output import Exit, Output, in_words
 from revocation.cli.token import read_token
@@ -73,7 +74,7 @@ def token(
     jwt = None if token is None else read_token(token)
     end = None if expires_at is None else read_time(expires_at)
 
-    def call(client: RevocationClient, common: _Common) -> Receipt:
+    def call(client: RevocationClient, common: _Common, _: int | None) -> Receipt:
         return client.revoke_token(jwt, jti=jti, issuer=issuer, expires_at=end, **common)
 
     return _run(connection, out, "token", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout))
@@ -94,7 +95,7 @@ def session(
 ) -> int:
     """Revoke all tokens of a session."""
 
-    def call(client: RevocationClient, common: _Common) -> Receipt:
+    def call(client: RevocationClient, common: _Common, _: int | None) -> Receipt:
         return client.revoke_session(sid, issuer=issuer, **common)
 
     return _run(connection, out, "session", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout))
@@ -107,6 +108,8 @@ def subject(
     subject: Annotated[str, typer.Argument(metavar="SUBJECT", help="The `sub` of the tokens.")],
     *,
     issuer: Issuer = None,
+    dry_run: DryRun = False,
+    confirm: Confirm = None,
     reason: Reason = "",
     op_id: OpId = None,
     min_ack: MinAck = None,
@@ -114,11 +117,15 @@ def subject(
     wait_timeout: WaitTimeout = 10.0,
 ) -> int:
     """Revoke all tokens and sessions of a subject until now; later ones are good."""
+    if dry_run:
+        return guard.dry_run(connection, out, "subject", subject=subject, issuer=issuer)
 
-    def call(client: RevocationClient, common: _Common) -> Receipt:
-        return client.revoke_subject(subject, issuer=issuer, **common)
+    def call(client: RevocationClient, common: _Common, confirm: int | None) -> Receipt:
+        return client.revoke_subject(subject, issuer=issuer, confirm=confirm, **common)
 
-    return _run(connection, out, "subject", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout))
+    return _run(
+        connection, out, "subject", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout), confirm
+    )
 
 
 @client_command
@@ -128,6 +135,8 @@ def client(
     client_id: Annotated[str, typer.Argument(metavar="CLIENT_ID", help="The `client_id` (or `azp`) of the tokens.")],
     *,
     issuer: Issuer = None,
+    dry_run: DryRun = False,
+    confirm: Confirm = None,
     reason: Reason = "",
     op_id: OpId = None,
     min_ack: MinAck = None,
@@ -135,11 +144,15 @@ def client(
     wait_timeout: WaitTimeout = 10.0,
 ) -> int:
     """Revoke all tokens and sessions of a client application until now."""
+    if dry_run:
+        return guard.dry_run(connection, out, "client", client_id=client_id, issuer=issuer)
 
-    def call(client: RevocationClient, common: _Common) -> Receipt:
-        return client.revoke_client(client_id, issuer=issuer, **common)
+    def call(client: RevocationClient, common: _Common, confirm: int | None) -> Receipt:
+        return client.revoke_client(client_id, issuer=issuer, confirm=confirm, **common)
 
-    return _run(connection, out, "client", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout))
+    return _run(
+        connection, out, "client", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout), confirm
+    )
 
 
 @client_command
@@ -152,6 +165,8 @@ def key(
         str | None, typer.Option(help="Instead: its RFC 7638 thumbprint (SHA-256, 43 characters).")
     ] = None,
     issuer: Issuer = None,
+    dry_run: DryRun = False,
+    confirm: Confirm = None,
     reason: Reason = "",
     op_id: OpId = None,
     min_ack: MinAck = None,
@@ -166,11 +181,14 @@ def key(
         raise typer.BadParameter("give either KID or --thumbprint", param_hint="KID")
     if thumbprint is not None and issuer is not None:
         raise typer.BadParameter("a thumbprint names a key by itself", param_hint="--issuer")
+    if dry_run:
+        return guard.dry_run(connection, out, "key", kid=kid, thumbprint=thumbprint, issuer=issuer)
 
-    def call(client: RevocationClient, common: _Common) -> Receipt:
-        return client.revoke_key(kid, thumbprint=thumbprint, issuer=issuer, **common)
+    def call(client: RevocationClient, common: _Common, confirm: int | None) -> Receipt:
+        return client.revoke_key(kid, thumbprint=thumbprint, issuer=issuer, confirm=confirm, **common)
 
-    return _run(connection, out, "key", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout))
+    common = _common(connection, reason, op_id, min_ack, wait, wait_timeout)
+    return _run(connection, out, "key", call, common, confirm)
 
 
 @client_command
@@ -179,6 +197,9 @@ def realm(
     out: Output,
     *,
     yes: Yes = False,
+    dry_run: DryRun = False,
+    confirm: Confirm = None,
+    approval: Approval = None,
     reason: Reason = "",
     op_id: OpId = None,
     min_ack: MinAck = None,
@@ -186,13 +207,17 @@ def realm(
     wait_timeout: WaitTimeout = 10.0,
 ) -> int:
     """Revoke everything in the realm until now: every user has to log in again."""
+    if dry_run:
+        return guard.dry_run(connection, out, "realm")
     if not yes and sys.stdin.isatty():
         typer.confirm(f"End every session and token of realm {connection.realm}?", abort=True)
 
-    def call(client: RevocationClient, common: _Common) -> Receipt:
-        return client.revoke_realm(**common)
+    def call(client: RevocationClient, common: _Common, confirm: int | None) -> Receipt:
+        return client.revoke_realm(confirm=confirm, approval=approval, **common)
 
-    return _run(connection, out, "realm", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout))
+    return _run(
+        connection, out, "realm", call, _common(connection, reason, op_id, min_ack, wait, wait_timeout), confirm
+    )
 
 
 def read_time(text: str) -> int:
@@ -241,11 +266,12 @@ def _run(
     connection: Connection,
     out: Output,
     target: str,
-    call: Callable[[RevocationClient, _Common], Receipt],
+    call: Callable[[RevocationClient, _Common, int | None], Receipt],
     common: _Common,
+    confirm: int | None = None,
 ) -> int:
     with closing(connection.client()) as client:
-        receipt = call(client, common)
+        receipt = guard.asking(client, lambda client, seen: call(client, common, confirm if seen is None else seen))
     show_receipt(out, target, receipt)
     return Exit.OK if receipt.landed is None or receipt.landed.complete else Exit.REVOKED
 

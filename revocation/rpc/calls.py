@@ -15,7 +15,7 @@ from prometheus_client import Counter, Histogram
 from revocation import limits
 from revocation.auth import Authorizer
 from revocation.errors import Overloaded, ServiceError, Unavailable
-from revocation.quotas import HOLD_MS, Quotas, Refused
+from revocation.quotas import HOLD_S, Quotas
 from revocation.roles import Caller
 from revocation.rpc.errors import code_of, trailers
 from revocation.telemetry import Metrics, begin_request
@@ -79,29 +79,32 @@ class Calls:
         if self.draining and method != "Watch":
             raise Unavailable("this replica is shutting down", reason="DRAINING")
         caller = await self._authorizer.authorize(context, method, realm)
-        await self._admit(realm, caller, rows)
+        end = deadline(context)
+        await self._admit(realm, caller, rows, end)
         if method == "Watch":  # it lasts; what bounds streams is in `watch.py`
             self._quotas.leave(realm)
-            return await body(caller, deadline(context))
+            return await body(caller, end)
         try:
-            return await body(caller, deadline(context))
+            return await body(caller, end)
         finally:
             self._quotas.leave(realm)
 
-    async def _admit(self, realm: str, caller: Caller, rows: int) -> None:
+    async def _admit(self, realm: str, caller: Caller, rows: int, end: float) -> None:
         """Within the limits of the realm and the caller. Raises Overloaded; else `leave` must follow."""
         refused = self._quotas.admit(realm, caller.name, rows, time.perf_counter())
         if refused is not None:
-            await self._hold(realm, refused)
+            await self._hold(realm, end)
             # Spread, or all who wait would come back at the same moment.
             hint = int(refused.retry_after_ms * random.uniform(1.0, 1.5))
             raise Overloaded(f"the realm's limit of {refused.limit} is reached", retry_after_ms=hint)
 
-    async def _hold(self, realm: str, refused: Refused) -> None:
+    async def _hold(self, realm: str, end: float) -> None:
         """Keeps a refusal for a while: a caller that ignores the hint must not cost more than one that heeds it."""
         if self._quotas.hold(realm):
             try:
-                await asyncio.sleep(min(refused.retry_after_ms, HOLD_MS) / 1000)
+                left = end - asyncio.get_running_loop().time()
+                # Spread: what was refused together must not come back together.
+                await asyncio.sleep(max(0.0, min(HOLD_S * random.uniform(0.5, 1.5), left / 2)))
             finally:
                 self._quotas.let_go(realm)
 

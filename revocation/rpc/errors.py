@@ -25,6 +25,7 @@ _BY_TYPE: dict[type[errors.ServiceError], grpc.StatusCode] = {
     errors.OutcomeUnknown: _Code.ABORTED,
     errors.Overloaded: _Code.RESOURCE_EXHAUSTED,
     errors.Denied: _Code.PERMISSION_DENIED,
+    errors.Guarded: _Code.FAILED_PRECONDITION,
     errors.SessionOver: _Code.FAILED_PRECONDITION,
 }
 
@@ -46,6 +47,8 @@ def trailers(error: errors.ServiceError) -> tuple[tuple[str, bytes], ...]:
         metadata["field"] = error.field
         violation = error_details_pb2.BadRequest.FieldViolation(field=error.field, description=error.message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if isinstance(error, errors.Guarded):
+        metadata |= error.metadata
     if isinstance(error, errors.SessionOver):
         metadata["session_end"] = error.why
     if isinstance(error, errors.Overloaded):

@@ -29,11 +29,15 @@ class RevocationServicer:
         self._calls = calls
         self._node = node
         self._service = node.service
+        self._rails = node.rails
 
     async def Revoke(self, request: pb.RevokeRequest, context: Context) -> pb.RevokeResponse:
         async def body(caller: Caller, deadline: float) -> pb.RevokeResponse:
             self._check_ack(request.min_ack)
+            if request.dry_run:
+                return wire.impact(await self._rails.impact(*wire.dry_run(request), deadline))
             operation, target = wire.operation(request, caller.name), wire.target(request)
+            operation = await self._rails.admit(operation, target, caller, wire.consent(request), deadline)
             receipt = await self._service.revoke(operation, target, deadline)
             self._record(operation, target.kind, 1, receipt, request.reason)
             return wire.receipt(request.op_id, receipt)

@@ -8,7 +8,9 @@ from collections.abc import Iterable
 
 from revocation import limits
 from revocation.errors import InvalidField
+from revocation.impact import Impact
 from revocation.model import Operation, Receipt, Target, Tokens, request_digest
+from revocation.rails import Consent
 from revocation.rpc import stream
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._judge import Facts, Revoked
@@ -111,6 +113,26 @@ def operation(request: pb.RevokeRequest | pb.BatchRevokeTokensRequest, caller: s
         content.ClearField(field)
     digest = request_digest(content.SerializeToString(deterministic=True))
     return Operation(request.realm, caller, op_id(request.op_id), digest)
+
+
+def dry_run(request: pb.RevokeRequest) -> tuple[str, Target]:
+    """Realm and target of a dry run. Raises InvalidField."""
+    if request.op_id:
+        text = "must be empty for a dry run: a service too old to know `dry_run` would take it for a revocation"
+        raise InvalidField("op_id", text)
+    return request.realm, target(request)
+
+
+def consent(request: pb.RevokeRequest) -> Consent:
+    """What comes with an order. Raises InvalidField."""
+    approval = bounded("approval", request.approval, limits.LABEL_BYTES)
+    return Consent(request.confirm if request.HasField("confirm") else None, approval)
+
+
+def impact(value: Impact) -> pb.RevokeResponse:
+    """The answer to a dry run."""
+    found = pb.Impact(sessions=value.sessions, subjects=value.subjects, exact=value.exact, at_most=value.at_most)
+    return pb.RevokeResponse(impact=found)
 
 
 def op_id(text: str) -> uuid.UUID:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from revocation.store import ZERO, Closed, Durability, OpResult, OpState, Standing, segment_of
+from revocation.store.rails import IndexPart
 from revocation.store.sessions import (
     ENTRY_BYTES,
     Again,
@@ -47,6 +49,8 @@ class SessionData:
     records: dict[tuple[str, str], _Record] = field(default_factory=dict)
     indexes: dict[tuple[str, str], dict[bytes, int]] = field(default_factory=dict)
     clients: dict[tuple[str, str], str] = field(default_factory=dict)
+    approvals: dict[tuple[str, str], tuple[str, int]] = field(default_factory=dict)
+    """What waits for approval, and until when."""
 
     def end(self, realm: str, key_tag: int, rows: bytes, due_s: float, why: str) -> None:
         """Rows of sessions end their records, whichever path they come by."""
@@ -58,6 +62,7 @@ class SessionData:
     def expire(self, now: int) -> None:
         """What is over is gone."""
         self.records = {name: record for name, record in self.records.items() if record.due_ms >= now}
+        self.approvals = {name: kept for name, kept in self.approvals.items() if kept[1] >= now}
         self.indexes = {
             name: entries for name, entries in self.indexes.items() if max(entries.values(), default=0) >= now
         }
@@ -240,6 +245,47 @@ class MemorySessions(ABC):
             clients.pop((realm, name), None)
         clients[realm, names[0]] = new
         return new
+
+    async def index_names(
+        self, partition: int, log_id: str, realm: str, cursor: int, count: int
+    ) -> tuple[int, list[str]] | Closed:
+        """See lua/impact.lua."""
+        data, _ = self._enter(partition)
+        if closed := self._gate(data, log_id):
+            return closed
+        names = sorted(name for of, name in data.sessions.indexes if of == realm)
+        end = cursor + count
+        return (end if end < len(names) else 0), names[cursor:end]
+
+    async def index_entries(
+        self, partition: int, log_id: str, realm: str, wanted: Sequence[tuple[str, int]], clients: bytes, most: int
+    ) -> tuple[int, list[IndexPart]] | Closed:
+        """See lua/impact.lua."""
+        data, now = self._enter(partition)
+        if closed := self._gate(data, log_id):
+            return closed
+        parts = []
+        for name, offset in wanted:
+            held = data.sessions.indexes.get((realm, name), {})
+            entries = sorted((ends, entry) for entry, ends in held.items() if ends > now)[offset : offset + most]
+            most -= len(entries)
+            found = (Entry.unpack(entry) for _, entry in entries)
+            those = {clients[start : start + 8] for start in range(0, len(clients), 8)}
+            pairs = [
+                (one, data.sessions.sealed(realm, one.record)) for one in found if not those or one.client in those
+            ]
+            live = tuple((one, sealed) for one, sealed in pairs if sealed is not None and not sealed.ended)
+            parts.append(IndexPart(len(entries), live))
+        return now, parts
+
+    async def approval(self, log_id: str, realm: str, name: str, life_ms: int, new: str) -> str | Closed:
+        """See lua/approval.lua."""
+        data, now = self._enter(0)
+        if closed := self._gate(data, log_id):
+            return closed
+        if new:
+            data.sessions.approvals.setdefault((realm, name), (new, now + life_ms))
+        return data.sessions.approvals.get((realm, name), ("", 0))[0]
 
 
 def _unseen(data: Data, step: Step) -> bool:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from revocation.store import SLOT_S, Closed, Durability, Standing, segment_of
+from revocation.store.rails import IndexPart
 from revocation.store.sessions import (
     Again,
     Behind,
@@ -26,7 +27,7 @@ from revocation.store.sessions import (
 )
 from revocation_sdk._lattice import DENIAL, Kind
 
-SESSION_SCRIPTS = ("session", "session_look", "clients")
+SESSION_SCRIPTS = ("session", "session_look", "clients", "impact", "approval")
 
 
 class RedisSessions(ABC):
@@ -90,6 +91,36 @@ class RedisSessions(ABC):
         if reply[0] == b"full":
             return None
         return reply[1].decode() if len(reply) > 1 else Closed(reply[0].decode())
+
+    async def index_names(
+        self, partition: int, log_id: str, realm: str, cursor: int, count: int
+    ) -> tuple[int, list[str]] | Closed:
+        """See lua/impact.lua."""
+        reply, _ = await self._durably("impact", partition, [log_id, realm, "names", cursor, count], Durability())
+        if len(reply) == 1:
+            return Closed(reply[0].decode())
+        return int(reply[1]), [name.decode() for name in reply[2]]
+
+    async def index_entries(
+        self, partition: int, log_id: str, realm: str, wanted: Sequence[tuple[str, int]], clients: bytes, most: int
+    ) -> tuple[int, list[IndexPart]] | Closed:
+        """See lua/impact.lua."""
+        flat = [argument for pair in wanted for argument in pair]
+        arguments = [log_id, realm, "entries", clients, most, *flat]
+        reply, _ = await self._durably("impact", partition, arguments, Durability())
+        if len(reply) == 1:
+            return Closed(reply[0].decode())
+        return int(reply[1]), [_index_part(part) for part in reply[2:]]
+
+    async def approval(self, log_id: str, realm: str, name: str, life_ms: int, new: str) -> str | Closed:
+        """See lua/approval.lua."""
+        reply, _ = await self._durably("approval", 0, [log_id, realm, name, life_ms, new], Durability())
+        return reply[1].decode() if len(reply) > 1 else Closed(reply[0].decode())
+
+
+def _index_part(part: list[Any]) -> IndexPart:
+    pairs = ((Entry.unpack(entry), parse_record(record)) for entry, record in zip(part[1::2], part[2::2], strict=True))
+    return IndexPart(int(part[0]), tuple((entry, sealed) for entry, sealed in pairs if sealed is not None))
 
 
 def _arguments(step: Step) -> Iterator[tuple[str, Any]]:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from revocation.store import Closed, Durability, Standing, Store
-from revocation.store.mailbox import MailStore
+from revocation.store import Closed, Durability, Standing
 
 STAMP_BYTES = 12
 _ENTRY = struct.Struct("<8sH8sI16s")
@@ -213,10 +212,6 @@ class SessionStore(Protocol):
         self, log_id: str, realm: str, names: tuple[str, ...], new: str, most: int
     ) -> str | Closed | None:
         """The settings of a client after `new` (if not empty) was written; "" if there are none, None if full."""
-
-
-class FullStore(Store, SessionStore, MailStore, Protocol):
-    """A store that can do all that the service needs."""
 
 
 def parse_record(value: bytes | None) -> Sealed | None:

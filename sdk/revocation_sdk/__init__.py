@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from revocation_sdk.aio import AsyncRevocationClient
 from revocation_sdk.client import RevocationClient
 from revocation_sdk.errors import (
+    ApprovalRequired,
     ConfigError,
+    ConfirmationRequired,
     InvalidRequest,
     NotFresh,
     OutcomeUnknown,
@@ -37,6 +39,7 @@ from revocation_sdk.types import (
     Cutoff,
     Freshness,
     Grant,
+    Impact,
     Landed,
     Login,
     Member,
@@ -56,13 +59,16 @@ if TYPE_CHECKING:
     from revocation_sdk.verifier import Verifier
 
 __all__ = [
+    "ApprovalRequired",
     "AsyncRevocationClient",
     "AsyncTokenIssuer",
     "ClientSettings",
     "ConfigError",
+    "ConfirmationRequired",
     "Cutoff",
     "Freshness",
     "Grant",
+    "Impact",
     "InvalidRequest",
     "Landed",
     "Login",

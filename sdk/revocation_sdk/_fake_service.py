@@ -87,9 +87,11 @@ class FakeService:
 
     # Revocations
 
-    def _revoke(self, request: Any) -> types.Receipt:
+    def _revoke(self, request: Any) -> types.Receipt | types.Impact:
         name = request.WhichOneof("target")
         target = getattr(request, name)
+        if request.dry_run:
+            return self._impact(name, target)
         if name in _CUTOFF_KINDS:
             return self._cut_off(_CUTOFF_KINDS[name], target, request.op_id)
         if name == "token":
@@ -102,6 +104,20 @@ class FakeService:
         else:
             self._deny(Kind.KEY, None, "jkt:" + target.thumbprint, NEVER)
         return types.Receipt(self.position, request.op_id, True)
+
+    def _impact(self, name: str, target: Any) -> types.Impact:
+        hit = [
+            session
+            for session in self._sessions.all_live(self.clock.wall())
+            if name in {"key", "whole_realm"}
+            or (
+                {"subject": session.subject, "client": session.client_id}[name]
+                == (target.subject if name == "subject" else target.client_id)
+                and (not target.HasField("issuer") or session.issuer == target.issuer)
+            )
+        ]
+        subjects = len({(session.issuer, session.subject) for session in hit})
+        return types.Impact(len(hit), subjects, exact=name != "key", at_most=name == "key")
 
     def _revoke_tokens(self, request: Any) -> types.Receipt:
         issuer = _optional(request, "issuer")

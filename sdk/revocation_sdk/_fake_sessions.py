@@ -119,6 +119,12 @@ class FakeSessions:
             one.ended = one.ended or self._why_ended(one, now)
         return [one for one in reversed(mine) if not one.ended]
 
+    def all_live(self, now: float) -> list[FakeSession]:
+        """The live sessions of all subjects."""
+        for one in self._all.values():
+            one.ended = one.ended or self._why_ended(one, now)
+        return [one for one in self._all.values() if not one.ended]
+
     def end(self, session: FakeSession, reason: str) -> None:
         """Ends a session and takes its tokens back."""
         session.ended = reason

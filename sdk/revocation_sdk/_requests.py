@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.message import Message
 
@@ -20,7 +20,7 @@ from revocation_sdk._judge import Facts
 from revocation_sdk._operation import Operation, build
 from revocation_sdk._position import decode_positions
 from revocation_sdk.errors import InvalidRequest
-from revocation_sdk.types import Landed, Member, Receipt, ServiceStatus, Subscribers, Versions, WaitFor
+from revocation_sdk.types import Impact, Landed, Member, Receipt, ServiceStatus, Subscribers, Versions, WaitFor
 
 T = TypeVar("T")
 MAX_BATCH = 10_000
@@ -28,6 +28,16 @@ _BEYOND_TIME = 2**62
 MAX_PAGE = 1_000
 MAX_WAIT_S = 58
 """A call to the service takes 60 s at most."""
+
+
+class Consent(NamedTuple):
+    """What a caller gives besides the order itself."""
+
+    confirm: int | None = None
+    approval: str | None = None
+
+
+NOTHING = Consent()
 
 
 def seconds(expires_at: float) -> int:
@@ -104,35 +114,81 @@ class Requests:
         target = build(revocation_pb2.SessionTarget, sid=sid, issuer=self._or_default(issuer))
         return self._revoke(op_id, reason, session=target)
 
-    def revoke_subject(self, subject: str, issuer: str | None, op_id: str | None, reason: str) -> Operation[Receipt]:
+    def revoke_subject(
+        self, subject: str, issuer: str | None, op_id: str | None, reason: str, consent: Consent = NOTHING
+    ) -> Operation[Receipt]:
         """All tokens and sessions of a subject until now."""
-        target = build(revocation_pb2.SubjectTarget, subject=subject, issuer=self._or_default(issuer))
-        return self._revoke(op_id, reason, subject=target)
+        return self._revoke(op_id, reason, consent, subject=self._subject(subject, issuer))
 
-    def revoke_client(self, client_id: str, issuer: str | None, op_id: str | None, reason: str) -> Operation[Receipt]:
+    def revoke_client(
+        self, client_id: str, issuer: str | None, op_id: str | None, reason: str, consent: Consent = NOTHING
+    ) -> Operation[Receipt]:
         """All tokens and sessions of a client until now."""
-        target = build(revocation_pb2.ClientTarget, client_id=client_id, issuer=self._or_default(issuer))
-        return self._revoke(op_id, reason, client=target)
+        return self._revoke(op_id, reason, consent, client=self._client(client_id, issuer))
 
     def revoke_key(
-        self, kid: str | None, thumbprint: str | None, issuer: str | None, op_id: str | None, reason: str
+        self,
+        kid: str | None,
+        thumbprint: str | None,
+        issuer: str | None,
+        op_id: str | None,
+        reason: str,
+        consent: Consent = NOTHING,
     ) -> Operation[Receipt]:
         """All tokens signed by a key."""
+        return self._revoke(op_id, reason, consent, key=self._key(kid, thumbprint, issuer))
+
+    def revoke_realm(self, op_id: str | None, reason: str, consent: Consent = NOTHING) -> Operation[Receipt]:
+        """Everything until now."""
+        return self._revoke(op_id, reason, consent, whole_realm=revocation_pb2.RealmTarget())
+
+    def impact(
+        self, subject: str | None, client_id: str | None, key: tuple[str | None, str | None], issuer: str | None
+    ) -> Operation[Impact]:
+        """What a revocation would end: of a subject, a client, a key (kid, thumbprint), or else of the whole realm."""
+        given = [name for name in (subject, client_id, *key) if name is not None]
+        if len(given) > 1:
+            raise InvalidRequest("give one of subject=, client_id=, kid= and thumbprint=, or none", field="target")
+        target: dict[str, Message]
+        if subject is not None:
+            target = {"subject": self._subject(subject, issuer)}
+        elif client_id is not None:
+            target = {"client": self._client(client_id, issuer)}
+        elif given:
+            target = {"key": self._key(*key, issuer)}
+        else:
+            target = {"whole_realm": revocation_pb2.RealmTarget()}
+        # Without an op id: a service that does not know dry runs refuses it, where it would else revoke.
+        request = build(revocation_pb2.RevokeRequest, realm=self._realm, dry_run=True, **target)
+        return Operation(RevocationServiceStub, "Revoke", request, _wire.impact)
+
+    def _subject(self, subject: str, issuer: str | None) -> revocation_pb2.SubjectTarget:
+        return build(revocation_pb2.SubjectTarget, subject=subject, issuer=self._or_default(issuer))
+
+    def _client(self, client_id: str, issuer: str | None) -> revocation_pb2.ClientTarget:
+        return build(revocation_pb2.ClientTarget, client_id=client_id, issuer=self._or_default(issuer))
+
+    def _key(self, kid: str | None, thumbprint: str | None, issuer: str | None) -> revocation_pb2.KeyTarget:
         if (kid is None) == (thumbprint is None):
             raise InvalidRequest("give either a kid or thumbprint=", field="key")
         if thumbprint is not None and issuer is not None:
             raise InvalidRequest("a thumbprint names a key by itself, without an issuer", field="issuer")
         issuer = self._or_default(issuer) if kid is not None else None
-        target = build(revocation_pb2.KeyTarget, kid=kid, thumbprint=thumbprint, issuer=issuer)
-        return self._revoke(op_id, reason, key=target)
+        return build(revocation_pb2.KeyTarget, kid=kid, thumbprint=thumbprint, issuer=issuer)
 
-    def revoke_realm(self, op_id: str | None, reason: str) -> Operation[Receipt]:
-        """Everything until now."""
-        return self._revoke(op_id, reason, whole_realm=revocation_pb2.RealmTarget())
-
-    def _revoke(self, op_id: str | None, reason: str, **target: Message) -> Operation[Receipt]:
+    def _revoke(
+        self, op_id: str | None, reason: str, consent: Consent = NOTHING, **target: Message
+    ) -> Operation[Receipt]:
         op_id = op_id or self._new_op_id()
-        request = build(revocation_pb2.RevokeRequest, realm=self._realm, op_id=op_id, reason=reason, **target)
+        request = build(
+            revocation_pb2.RevokeRequest,
+            realm=self._realm,
+            op_id=op_id,
+            reason=reason,
+            confirm=consent.confirm,
+            approval=consent.approval,
+            **target,
+        )
         return _mutation("Revoke", request, _wire.receipt, op_id)
 
     # Questions

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from revocation_sdk.errors import (
+    ApprovalRequired,
+    ConfirmationRequired,
     InvalidRequest,
     OutcomeUnknown,
     PermissionDenied,
@@ -60,6 +62,8 @@ class Failure:
     message: str = ""
     field: str = ""
     session_end: str = ""
+    sessions: int = 0
+    approval: str = ""
     retry_after_s: float = 0.0
     sent: bool = True
     """False: the request certainly never left."""
@@ -121,7 +125,8 @@ class Retry:
         return self._unknown() if self._in_doubt() else error
 
     def _final(self, failure: Failure) -> RevocationError:
-        settled = failure.code == "INVALID_ARGUMENT" or failure.reason in _SESSION_REASONS
+        # What lacks an approval was never done by an attempt before, either.
+        settled = failure.code == "INVALID_ARGUMENT" or failure.reason in _SESSION_REASONS | {"approval_required"}
         if self._in_doubt() and not settled:
             return self._unknown("op_id_expired" if failure.reason == "op_id_expired" else "")
         return error_of(failure)
@@ -172,6 +177,9 @@ _BY_REASON: dict[str, Callable[[Failure], RevocationError]] = {
     "refresh_reused": lambda failure: RefreshReused(failure.message),
     "refresh_invalid": _session_ended,  # RFC 6749: to its owner it is a grant that is gone, whatever it was
     "session_limit": lambda failure: SessionLimit(failure.message),
+    "confirmation_required": lambda failure: ConfirmationRequired(failure.message, sessions=failure.sessions),
+    "approval_required": lambda failure: ApprovalRequired(failure.message, approval=failure.approval),
+    "approval_invalid": _invalid,
     "op_id_expired": _invalid,
     "ack_not_offered": _invalid,
     "unknown_realm": _invalid,

@@ -39,6 +39,7 @@ from revocation_sdk.types import (
     ClientSettings,
     Cutoff,
     Grant,
+    Impact,
     Landed,
     Member,
     PartitionStatus,
@@ -177,6 +178,12 @@ def receipt(response: revocation_pb2.RevokeResponse) -> Receipt:
     """The receipt of a revocation."""
     cutoff = Cutoff(response.cutoff.version, response.cutoff.at_ms) if response.HasField("cutoff") else None
     return Receipt(_text(response.position), response.op_id, response.stored, cutoff)
+
+
+def impact(response: revocation_pb2.RevokeResponse) -> Impact:
+    """What a dry run found."""
+    found = response.impact
+    return Impact(found.sessions, found.subjects, found.exact, found.at_most)
 
 
 def revoked(response: revocation_pb2.CheckResponse) -> tuple[str, int] | None:
@@ -322,14 +329,24 @@ def failure_of(error: grpc.RpcError) -> Failure:
     name = code.name if code is not None else "UNKNOWN"
     message = (error.details() if isinstance(error, grpc.Call) else None) or ""
     found = _Details(_details(error))
-    return Failure(name, found.reason, message[:500], found.field, found.session_end, max(0.0, found.retry_after_s))
+    return Failure(
+        name,
+        found.reason,
+        message[:500],
+        found.field,
+        session_end=found.session_end,
+        sessions=found.sessions,
+        approval=found.approval,
+        retry_after_s=max(0.0, found.retry_after_s),
+    )
 
 
 class _Details:
     """The parts of a google.rpc.Status that the contract uses."""
 
     def __init__(self, details: Iterable[Any]) -> None:
-        self.reason = self.field = self.session_end = ""
+        self.reason = self.field = self.session_end = self.approval = ""
+        self.sessions = 0
         self.retry_after_s = 0.0
         with suppress(DecodeError):  # what was read until then still counts
             for detail in details:
@@ -343,6 +360,8 @@ class _Details:
                 self.reason = info.reason.lower()
             self.field = info.metadata.get("field", self.field)
             self.session_end = info.metadata.get("session_end", "")
+            self.approval = info.metadata.get("approval", "")
+            self.sessions = _number(info.metadata.get("sessions", ""))
         elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
             retry = error_details_pb2.RetryInfo()
             detail.Unpack(retry)
@@ -352,6 +371,10 @@ class _Details:
             detail.Unpack(bad)
             if bad.field_violations:
                 self.field = self.field or bad.field_violations[0].field
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
 
 
 def _details(error: grpc.RpcError) -> Iterable[Any]:

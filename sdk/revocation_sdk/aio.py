@@ -14,13 +14,14 @@ from typing import Any, Self
 
 from revocation_sdk._client import BaseClient
 from revocation_sdk._core import CALL_TIMEOUT_S, CHECK_TIMEOUT_S, FRESH_TIMEOUT_S, WAIT_TIMEOUT_S
-from revocation_sdk._requests import MAX_PAGE
+from revocation_sdk._requests import MAX_PAGE, Consent
 from revocation_sdk._session_requests import MAX_PAGES, shown
 from revocation_sdk.types import (
     AckLevel,
     ClientSettings,
     Freshness,
     Grant,
+    Impact,
     Landed,
     Member,
     Receipt,
@@ -120,6 +121,7 @@ class AsyncRevocationClient(BaseClient):
         subject: str,
         *,
         issuer: str | None = None,
+        confirm: int | None = None,
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
@@ -129,7 +131,7 @@ class AsyncRevocationClient(BaseClient):
     ) -> Receipt:
         """Takes back all tokens that a user has until now, and ends the user's sessions."""
         return await self._core.revoke_async(
-            self._core.requests.revoke_subject(subject, issuer, op_id, reason).at_least(min_ack),
+            self._core.requests.revoke_subject(subject, issuer, op_id, reason, Consent(confirm)).at_least(min_ack),
             timeout,
             wait_for,
             wait_timeout,
@@ -140,6 +142,7 @@ class AsyncRevocationClient(BaseClient):
         client_id: str,
         *,
         issuer: str | None = None,
+        confirm: int | None = None,
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
@@ -149,7 +152,7 @@ class AsyncRevocationClient(BaseClient):
     ) -> Receipt:
         """Takes back all tokens that were issued to a client until now, and ends their sessions."""
         return await self._core.revoke_async(
-            self._core.requests.revoke_client(client_id, issuer, op_id, reason).at_least(min_ack),
+            self._core.requests.revoke_client(client_id, issuer, op_id, reason, Consent(confirm)).at_least(min_ack),
             timeout,
             wait_for,
             wait_timeout,
@@ -161,6 +164,7 @@ class AsyncRevocationClient(BaseClient):
         *,
         thumbprint: str | None = None,
         issuer: str | None = None,
+        confirm: int | None = None,
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
@@ -169,22 +173,42 @@ class AsyncRevocationClient(BaseClient):
         wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Refuses every token signed by a key, for good: by its `kid`, or by its RFC 7638 thumbprint."""
-        asked = self._core.requests.revoke_key(kid, thumbprint, issuer, op_id, reason)
+        asked = self._core.requests.revoke_key(kid, thumbprint, issuer, op_id, reason, Consent(confirm))
         return await self._core.revoke_async(asked.at_least(min_ack), timeout, wait_for, wait_timeout)
 
     async def revoke_realm(
         self,
         *,
+        confirm: int | None = None,
+        approval: str | None = None,
         op_id: str | None = None,
+        min_ack: AckLevel | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
-        min_ack: AckLevel | None = None,
         wait_for: WaitFor | None = None,
         wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
-        """Takes everything back that was issued in this realm until now."""
-        return await self._core.revoke_async(
-            self._core.requests.revoke_realm(op_id, reason).at_least(min_ack), timeout, wait_for, wait_timeout
+        """Takes everything back that was issued in this realm until now.
+
+        Where the realm demands two persons, the first one gets ApprovalRequired, and the second one gives what that
+        says as `approval=`. Where it demands a confirmation, see `impact` and give the number as `confirm=`.
+        """
+        asked = self._core.requests.revoke_realm(op_id, reason, Consent(confirm, approval))
+        return await self._core.revoke_async(asked.at_least(min_ack), timeout, wait_for, wait_timeout)
+
+    async def impact(
+        self,
+        *,
+        subject: str | None = None,
+        client_id: str | None = None,
+        kid: str | None = None,
+        thumbprint: str | None = None,
+        issuer: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+    ) -> Impact:
+        """What revoking a subject, client or key would end; with none of them, the whole realm. Changes nothing."""
+        return await self._core.run_async(
+            self._core.requests.impact(subject, client_id, (kid, thumbprint), issuer), timeout
         )
 
     async def check_remote(

@@ -21,13 +21,14 @@ from typing import Any, Self
 
 from revocation_sdk._client import BaseClient
 from revocation_sdk._core import CALL_TIMEOUT_S, CHECK_TIMEOUT_S, FRESH_TIMEOUT_S, WAIT_TIMEOUT_S
-from revocation_sdk._requests import MAX_PAGE
+from revocation_sdk._requests import MAX_PAGE, Consent
 from revocation_sdk._session_requests import MAX_PAGES, shown
 from revocation_sdk.types import (
     AckLevel,
     ClientSettings,
     Freshness,
     Grant,
+    Impact,
     Landed,
     Member,
     Receipt,
@@ -127,6 +128,7 @@ class RevocationClient(BaseClient):
         subject: str,
         *,
         issuer: str | None = None,
+        confirm: int | None = None,
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
@@ -136,7 +138,7 @@ class RevocationClient(BaseClient):
     ) -> Receipt:
         """Takes back all tokens that a user has until now, and ends the user's sessions."""
         return self._core.revoke(
-            self._core.requests.revoke_subject(subject, issuer, op_id, reason).at_least(min_ack),
+            self._core.requests.revoke_subject(subject, issuer, op_id, reason, Consent(confirm)).at_least(min_ack),
             timeout,
             wait_for,
             wait_timeout,
@@ -147,6 +149,7 @@ class RevocationClient(BaseClient):
         client_id: str,
         *,
         issuer: str | None = None,
+        confirm: int | None = None,
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
@@ -156,7 +159,7 @@ class RevocationClient(BaseClient):
     ) -> Receipt:
         """Takes back all tokens that were issued to a client until now, and ends their sessions."""
         return self._core.revoke(
-            self._core.requests.revoke_client(client_id, issuer, op_id, reason).at_least(min_ack),
+            self._core.requests.revoke_client(client_id, issuer, op_id, reason, Consent(confirm)).at_least(min_ack),
             timeout,
             wait_for,
             wait_timeout,
@@ -168,6 +171,7 @@ class RevocationClient(BaseClient):
         *,
         thumbprint: str | None = None,
         issuer: str | None = None,
+        confirm: int | None = None,
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
@@ -176,23 +180,42 @@ class RevocationClient(BaseClient):
         wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
         """Refuses every token signed by a key, for good: by its `kid`, or by its RFC 7638 thumbprint."""
-        asked = self._core.requests.revoke_key(kid, thumbprint, issuer, op_id, reason)
+        asked = self._core.requests.revoke_key(kid, thumbprint, issuer, op_id, reason, Consent(confirm))
         return self._core.revoke(asked.at_least(min_ack), timeout, wait_for, wait_timeout)
 
     def revoke_realm(
         self,
         *,
+        confirm: int | None = None,
+        approval: str | None = None,
         op_id: str | None = None,
+        min_ack: AckLevel | None = None,
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
-        min_ack: AckLevel | None = None,
         wait_for: WaitFor | None = None,
         wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
-        """Takes everything back that was issued in this realm until now."""
-        return self._core.revoke(
-            self._core.requests.revoke_realm(op_id, reason).at_least(min_ack), timeout, wait_for, wait_timeout
-        )
+        """Takes everything back that was issued in this realm until now.
+
+        Where the realm demands two persons, the first one gets ApprovalRequired, and the second one gives what that
+        says as `approval=`. Where it demands a confirmation, see `impact` and give the number as `confirm=`.
+        """
+        asked = self._core.requests.revoke_realm(op_id, reason, Consent(confirm, approval))
+        return self._core.revoke(asked.at_least(min_ack), timeout, wait_for, wait_timeout)
+
+    def impact(
+        self,
+        *,
+        subject: str | None = None,
+        client_id: str | None = None,
+        kid: str | None = None,
+        thumbprint: str | None = None,
+        issuer: str | None = None,
+        timeout: float = CALL_TIMEOUT_S,
+    ) -> Impact:
+        """What revoking a subject, client or key would end; with none of them, the whole realm. Changes nothing."""
+        asked = self._core.requests.impact(subject, client_id, (kid, thumbprint), issuer)
+        return self._core.run(asked, timeout)
 
     def check_remote(
         self,

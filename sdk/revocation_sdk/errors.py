@@ -12,6 +12,8 @@
     │   ├── OutcomeUnknown         it may have been committed: retry with the same .op_id
     │   ├── PermissionDenied
     │   ├── InvalidRequest         .field
+    │   ├── ConfirmationRequired   it would end more than may be ended unseen; .sessions
+    │   ├── ApprovalRequired       another person must order the same; .approval
     │   └── SessionLimit           the subject has as many sessions as it may
     ├── SessionEnded               .reason says how
     │   └── RefreshReused          an old refresh token was replayed; the session was ended everywhere
@@ -126,6 +128,28 @@ class InvalidRequest(ServiceError):
         super().__init__(message, reason=reason)
         self.field = field
         """The offending field, where there is one."""
+
+
+class ConfirmationRequired(ServiceError):
+    """The revocation would end more sessions than the realm lets anybody end unseen. Nothing was changed."""
+
+    default_reason = "confirmation_required"
+
+    def __init__(self, message: str = "", *, sessions: int = 0, reason: str = "") -> None:
+        super().__init__(message, reason=reason)
+        self.sessions = sessions
+        """How many; give it to the repetition as `confirm=`."""
+
+
+class ApprovalRequired(ServiceError):
+    """The realm demands two persons: another one must order the same within ten minutes. Nothing was changed."""
+
+    default_reason = "approval_required"
+
+    def __init__(self, message: str = "", *, approval: str = "", reason: str = "") -> None:
+        super().__init__(message, reason=reason)
+        self.approval = approval
+        """What the other one gives as `approval=`."""
 
 
 class SessionLimit(ServiceError):

@@ -123,6 +123,18 @@ class Receipt:
 
 
 @dataclass(frozen=True, slots=True)
+class Impact:
+    """What a revocation would end. Tokens that were minted without a session of the service are not counted."""
+
+    sessions: int
+    subjects: int
+    exact: bool
+    """False: counting would have taken too long, and there are at least so many."""
+    at_most: bool = False
+    """For a key: at most so many, since which key signed for whom is not recorded."""
+
+
+@dataclass(frozen=True, slots=True)
 class Versions:
     """What an issuer mints into a token, and by which clock."""
 

@@ -2,112 +2,41 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import grpc
 import jwt
 import pytest
-import trustme
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_api.v1 import revocation_pb2_grpc, session_pb2, session_pb2_grpc
-from revocation_sdk import PermissionDenied, RevocationClient
+from revocation_sdk import PermissionDenied
 from tests.e2e.installation import Installation
 from tests.e2e.processes import until
+from tests.e2e.secured import ISSUER, SUBJECT, Bind, Secured
 
 pytestmark = pytest.mark.e2e
 
 VERIFIER, REVOKER, STRANGER = "spiffe://test/verifier", "spiffe://test/revoker", "spiffe://test/stranger"
-ISSUER, SUBJECT = "https://cluster.example", "system:serviceaccount:prod:login"
 
 
-class Secured:
-    """A service that knows its callers."""
-
-    def __init__(self, installation: Installation) -> None:
-        self.folder = installation.folder
-        self.ca = trustme.CA()
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        self.ca.cert_pem.write_to_path(str(self.folder / "ca.pem"))
-        self.write_server_certificate()
-        self.write_roles([(VERIFIER, "verifier"), (REVOKER, "revoker"), (f"{ISSUER}#{SUBJECT}", "session-manager")])
-        (self.folder / "realms.json").write_text(json.dumps({"default": {}, "other": {}}))
-        self.replica = installation.add_embedded(
-            tls_cert=self.folder / "server.pem", tls_key=self.folder / "server.key", client_ca=self.folder / "ca.pem",
-            roles=self.folder / "roles.json", realms=self.folder / "realms.json",
-        )  # fmt: skip
-
-    def write_server_certificate(self) -> None:
-        made = self.ca.issue_cert("localhost", "127.0.0.1")
-        made.private_key_pem.write_to_path(str(self.folder / "server.key"))
-        made.cert_chain_pems[0].write_to_path(str(self.folder / "server.pem"))
-
-    def write_roles(self, bindings: list[tuple[str, str]]) -> None:
-        jwk = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self.key.public_key()))
-        (self.folder / "jwks.json").write_text(json.dumps({"keys": [{**jwk, "kid": "k"}]}))
-        bearer = {"issuer": ISSUER, "audience": "revocation", "jwks_file": str(self.folder / "jwks.json")}
-        binds = [{"identity": who, "roles": [role], "realms": ["default"]} for who, role in bindings]
-        (self.folder / "roles.json").write_text(json.dumps({"bearer": [bearer], "bind": binds}))
-
-    def certificate(self, identity: str) -> tuple[Path, Path]:
-        """A client certificate with a SPIFFE id, which trustme does not make."""
-        name = identity.rpartition("/")[2]
-        cert, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
-        if not cert.exists():
-            private = ec.generate_private_key(ec.SECP256R1())
-            key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-            cert.write_bytes(self._sign(identity, private.public_key()).public_bytes(Encoding.PEM))
-        return cert, key
-
-    def _sign(self, identity: str, public: ec.EllipticCurvePublicKey) -> x509.Certificate:
-        authority = x509.load_pem_x509_certificate(self.ca.cert_pem.bytes())
-        ca_key = load_pem_private_key(self.ca.private_key_pem.bytes(), None)
-        assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
-        now = datetime.now(UTC)
-        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)])
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([]))
-            .issuer_name(authority.subject)
-            .public_key(public)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(minutes=5))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(names, critical=True)
-            .sign(ca_key, SHA256())
-        )
-
-    def channel(self, identity: str) -> grpc.Channel:
-        cert, key = self.certificate(identity)
-        root = (self.folder / "ca.pem").read_bytes()
-        credentials = grpc.ssl_channel_credentials(root, key.read_bytes(), cert.read_bytes())
-        return grpc.secure_channel(self.replica.address, credentials)
-
-    def client(self, identity: str, **options: Any) -> RevocationClient:
-        cert, key = self.certificate(identity)
-        given = {"ca": str(self.folder / "ca.pem"), "cert": str(cert), "key": str(key), **options}
-        return RevocationClient(f"127.0.0.1:{self.replica.port}", **given)
-
-    def bearer(self, **claims: Any) -> str:
-        now = int(time.time())
-        given = {"iss": ISSUER, "sub": SUBJECT, "aud": "revocation", "exp": now + 600, **claims}
-        return jwt.encode(given, self.key, "ES256", headers={"kid": "k"})
+ROLES: list[Bind] = [
+    (VERIFIER, "verifier", ["default"]),
+    (REVOKER, "revoker", ["default"]),
+    (f"{ISSUER}#{SUBJECT}", "session-manager", ["default"]),
+]
 
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
     with Installation(tmp_path_factory.mktemp("roles")) as installation:
-        yield Secured(installation)
+        made = Secured(installation, ROLES, realms={"default": {}, "other": {}})
+        made.embedded()
+        yield made
 
 
 def op_id() -> str:
@@ -231,12 +160,12 @@ def test_roles_and_certificates_are_read_anew(secured: Secured) -> None:
             return call(channel, "RevocationService", "Check", message) is grpc.StatusCode.OK
 
     assert not may_check()
-    secured.write_roles([(VERIFIER, "verifier"), (REVOKER, "revoker"), (STRANGER, "verifier")])
+    secured.write_roles([*ROLES, (STRANGER, "verifier", ["default"])])
     until(may_check, "the new roles are in force")
     (secured.folder / "roles.json").write_text("{broken")
     until(lambda: "roles_not_reloaded" in secured.replica.log() or not may_check(), "the broken file is reported")
     assert may_check()
-    secured.write_roles([(VERIFIER, "verifier"), (REVOKER, "revoker")])
+    secured.write_roles(ROLES)
     until(lambda: not may_check(), "the roles are taken away again")
     secured.write_server_certificate()
     assert not may_check()

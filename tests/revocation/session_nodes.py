@@ -159,9 +159,9 @@ class Caller:
         return Owner(self.realm, ISSUER, subject)
 
 
-def config_of(url: str, name: str, partitions: int, realms: dict[str, Any]) -> Config:
+def config_of(url: str, name: str, partitions: int, realms: dict[str, Any], more: Mapping[str, object]) -> Config:
     flags: dict[str, object] = {"redis_url": url, "replica_id": name, "partitions": partitions, "settle_s": 0.1}
-    flags |= {"heartbeat_s": 0.05, "realms": realms}
+    flags |= {"heartbeat_s": 0.05, "realms": realms, **more}
     return load(flags)
 
 
@@ -169,6 +169,7 @@ def config_of(url: str, name: str, partitions: int, realms: dict[str, Any]) -> C
 async def running(
     url: str, *, count: int = 1, partitions: int = 1, secrets: Sequence[str] = (SECRET,),
     prepare: Callable[[RedisStore], None] = lambda _: None, realm: Mapping[str, Any] = MappingProxyType({}),
+    flags: Mapping[str, object] = MappingProxyType({}),
 ) -> AsyncIterator[Nodes]:  # fmt: skip
     """Nodes that are usable."""
     raw = aioredis.Redis.from_url(url)
@@ -181,7 +182,7 @@ async def running(
         prepare(store)
         await store.start()
         stores.append(PausingStore(store))
-        config = config_of(url, f"node-{number}", partitions, realms)
+        config = config_of(url, f"node-{number}", partitions, realms, flags)
         metrics = Metrics(version="0", replica=f"node-{number}")
         keyring = Keyring.parse(secrets[number % len(secrets)])
         nodes.append(Node(config, keyring, stores[-1], metrics, replica_id=f"node-{number}", fresh=True))

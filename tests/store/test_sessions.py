@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from revocation.store import Closed, Cutoffs, Denials, Durability, Op
+from revocation.store.rails import FullStore
 from revocation.store.sessions import (
     Again,
     Behind,
     Count,
     Entry,
     Finish,
-    FullStore,
     Limits,
     Look,
     Put,
@@ -386,3 +386,57 @@ async def test_settings_of_clients(desk: Desk) -> None:
     assert await ask("c", new="4") is None, "as many as there may be"
     assert await ask("b", new="5") == "5"
     assert await ask("c", new="6", realm="s") == "6"
+
+
+# -- what safety rails ask for ------------------------------------------------------------------------------------
+
+
+async def test_indexes_are_enumerated_a_little_at_a_time(desk: Desk) -> None:
+    expected = {f"subject-{number}" for number in range(25)}
+    for name in expected:
+        _, step = desk.opening()
+        await desk.done(replace(step, indexes=(name,)))
+    _, foreign = desk.opening()
+    await desk.done(replace(foreign, realm="r2", indexes=("another-realms",)))
+    log_id, found, cursor, rounds = desk.actor.who.log_id, set[str](), 0, 0
+    while cursor or not rounds:
+        answer = await desk.store.index_names(0, log_id, "r", cursor, 10)
+        assert not isinstance(answer, Closed)
+        cursor, names = answer
+        found.update(names)
+        rounds += 1
+    assert found == expected
+    assert rounds > 1
+    assert await desk.store.index_names(0, "0" * 32, "r", 0, 10) is Closed.HEAL
+
+
+async def test_entries_are_read_in_parts_and_only_live_ones(desk: Desk) -> None:
+    entries = [await desk.open(client=CLIENT if number % 2 else b"client02") for number in range(10)]
+    await desk.done(desk.finish(entries[0], indexes=()))
+    log_id = desk.actor.who.log_id
+
+    async def read(*wanted: tuple[str, int], clients: bytes = b"", most: int = 100) -> list[tuple[int, set[bytes]]]:
+        answer = await desk.store.index_entries(0, log_id, "r", wanted, clients, most)
+        assert not isinstance(answer, Closed)
+        assert answer[0] == desk.world.now
+        return [(part.count, {entry.fingerprint for entry, _ in part.live}) for part in answer[1]]
+
+    live = {entry.fingerprint for entry in entries[1:]}
+    assert await read(("i", 0), ("none", 0)) == [(10, live), (0, set())]
+    assert await read(("i", 0), clients=CLIENT) == [(10, {entry.fingerprint for entry in entries[1::2]})]
+    parts = [await read(("i", offset), most=4) for offset in (0, 4, 8)]
+    assert [part[0][0] for part in parts] == [4, 4, 2]
+    assert set.union(*(part[0][1] for part in parts)) == live
+    assert [count for count, _ in await read(("i", 0), ("i", 0), ("i", 0), most=12)] == [10, 2, 0]
+    assert await desk.store.index_entries(0, "0" * 32, "r", (), b"", 1) is Closed.HEAL
+
+
+async def test_an_approval_is_kept_as_it_was_first_asked_for_until_its_time_is_over(desk: Desk) -> None:
+    log_id = desk.actor.who.log_id
+    assert await desk.store.approval(log_id, "r", "a", 60_000, "") == ""
+    assert await desk.store.approval(log_id, "r", "a", 60_000, "first") == "first"
+    assert await desk.store.approval(log_id, "r", "a", 60_000, "second") == "first"
+    assert await desk.store.approval(log_id, "r", "a", 60_000, "") == "first"
+    assert await desk.store.approval(log_id, "other", "a", 60_000, "") == ""
+    assert await desk.store.approval("0" * 32, "r", "a", 60_000, "x") is Closed.HEAL
+    assert await desk.store.approval(log_id, "r", "short", 1, "x") == "x"

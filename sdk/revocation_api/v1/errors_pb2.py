@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erevocation_api/v1/errors.proto\x12\rrevocation.v1*\xe5\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rINVALID_FIELD\x10\x01\x12\x12\n\x0e\x42\x45YOND_HORIZON\x10\x02\x12\x10\n\x0cOP_ID_REUSED\x10\x03\x12\x11\n\rOP_ID_EXPIRED\x10\x04\x12\x11\n\rUNKNOWN_REALM\x10\x05\x12\x15\n\x11STORE_UNAVAILABLE\x10\n\x12\r\n\tNOT_READY\x10\x0b\x12\x0c\n\x08\x44RAINING\x10\x0c\x12\x0e\n\nCLOCK_SKEW\x10\r\x12\x13\n\x0fOUTCOME_UNKNOWN\x10\x0e\x12\x0e\n\nOVERLOADED\x10\x0f\x12\x18\n\x14POSITION_NOT_REACHED\x10\x10\x12\x13\n\x0f\x41\x43K_NOT_OFFERED\x10\x11\x12\x13\n\x0fUNAUTHENTICATED\x10\x14\x12\x15\n\x11PERMISSION_DENIED\x10\x15\x12\n\n\x06RESYNC\x10\x1e\x12\x16\n\x12PROTOCOL_VIOLATION\x10\x1f\x12\x14\n\x10TOO_MANY_STREAMS\x10 \x12\x11\n\rSESSION_ENDED\x10(\x12\x12\n\x0eREFRESH_REUSED\x10)\x12\x13\n\x0fREFRESH_INVALID\x10*\x12\x11\n\rSESSION_LIMIT\x10+\x12\x0c\n\x08INTERNAL\x10Zb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1erevocation_api/v1/errors.proto\x12\rrevocation.v1*\xad\x04\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x11\n\rINVALID_FIELD\x10\x01\x12\x12\n\x0e\x42\x45YOND_HORIZON\x10\x02\x12\x10\n\x0cOP_ID_REUSED\x10\x03\x12\x11\n\rOP_ID_EXPIRED\x10\x04\x12\x11\n\rUNKNOWN_REALM\x10\x05\x12\x15\n\x11STORE_UNAVAILABLE\x10\n\x12\r\n\tNOT_READY\x10\x0b\x12\x0c\n\x08\x44RAINING\x10\x0c\x12\x0e\n\nCLOCK_SKEW\x10\r\x12\x13\n\x0fOUTCOME_UNKNOWN\x10\x0e\x12\x0e\n\nOVERLOADED\x10\x0f\x12\x18\n\x14POSITION_NOT_REACHED\x10\x10\x12\x13\n\x0f\x41\x43K_NOT_OFFERED\x10\x11\x12\x13\n\x0fUNAUTHENTICATED\x10\x14\x12\x15\n\x11PERMISSION_DENIED\x10\x15\x12\x19\n\x15\x43ONFIRMATION_REQUIRED\x10\x16\x12\x15\n\x11\x41PPROVAL_REQUIRED\x10\x17\x12\x14\n\x10\x41PPROVAL_INVALID\x10\x18\x12\n\n\x06RESYNC\x10\x1e\x12\x16\n\x12PROTOCOL_VIOLATION\x10\x1f\x12\x14\n\x10TOO_MANY_STREAMS\x10 \x12\x11\n\rSESSION_ENDED\x10(\x12\x12\n\x0eREFRESH_REUSED\x10)\x12\x13\n\x0fREFRESH_INVALID\x10*\x12\x11\n\rSESSION_LIMIT\x10+\x12\x0c\n\x08INTERNAL\x10Zb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'revocation_api.v1.errors_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=50
-  _globals['_ERRORREASON']._serialized_end=535
+  _globals['_ERRORREASON']._serialized_end=607
 # @@protoc_insertion_point(module_scope)

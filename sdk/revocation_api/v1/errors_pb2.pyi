@@ -66,6 +66,18 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     UNAUTHENTICATED: _ErrorReason.ValueType  # 20
     """UNAUTHENTICATED, PERMISSION_DENIED."""
     PERMISSION_DENIED: _ErrorReason.ValueType  # 21
+    CONFIRMATION_REQUIRED: _ErrorReason.ValueType  # 22
+    """FAILED_PRECONDITION: it would end more sessions than may be ended without a confirmation;
+    ErrorInfo.metadata["sessions"] says how many. Repeat it with `confirm`. Nothing was changed.
+    """
+    APPROVAL_REQUIRED: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION: another person must order the same, with `approval` as in ErrorInfo.metadata["approval"],
+    within 10 minutes. Nothing was changed.
+    """
+    APPROVAL_INVALID: _ErrorReason.ValueType  # 24
+    """FAILED_PRECONDITION: there is no such approval: it is older than 10 minutes, of another realm or for another
+    target, or the caller is the one who asked for it. Nothing was changed.
+    """
     RESYNC: _ErrorReason.ValueType  # 30
     """Watch ends with one of these: the client reconnects, resuming from its position.
     ABORTED: the subscriber was too slow, or its stream cannot be continued without a gap.
@@ -123,6 +135,18 @@ by this attempt.
 UNAUTHENTICATED: ErrorReason.ValueType  # 20
 """UNAUTHENTICATED, PERMISSION_DENIED."""
 PERMISSION_DENIED: ErrorReason.ValueType  # 21
+CONFIRMATION_REQUIRED: ErrorReason.ValueType  # 22
+"""FAILED_PRECONDITION: it would end more sessions than may be ended without a confirmation;
+ErrorInfo.metadata["sessions"] says how many. Repeat it with `confirm`. Nothing was changed.
+"""
+APPROVAL_REQUIRED: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION: another person must order the same, with `approval` as in ErrorInfo.metadata["approval"],
+within 10 minutes. Nothing was changed.
+"""
+APPROVAL_INVALID: ErrorReason.ValueType  # 24
+"""FAILED_PRECONDITION: there is no such approval: it is older than 10 minutes, of another realm or for another
+target, or the caller is the one who asked for it. Nothing was changed.
+"""
 RESYNC: ErrorReason.ValueType  # 30
 """Watch ends with one of these: the client reconnects, resuming from its position.
 ABORTED: the subscriber was too slow, or its stream cannot be continued without a gap.

@@ -299,6 +299,9 @@ class RevokeRequest(google.protobuf.message.Message):
     OP_ID_FIELD_NUMBER: builtins.int
     MIN_ACK_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
+    DRY_RUN_FIELD_NUMBER: builtins.int
+    CONFIRM_FIELD_NUMBER: builtins.int
+    APPROVAL_FIELD_NUMBER: builtins.int
     realm: builtins.str
     op_id: builtins.str
     """A UUID version 7 (RFC 9562), made once for the operation and kept for its retries. Its time is compared with
@@ -307,6 +310,18 @@ class RevokeRequest(google.protobuf.message.Message):
     min_ack: Global___AckLevel.ValueType
     reason: builtins.str
     """For the audit record; up to 256 bytes. Never stored with the entry."""
+    dry_run: builtins.bool
+    """Changes nothing, and answers with `impact` alone. For subject, client, key and whole_realm; needs the same role.
+    A dry run carries no op id: so a service that is too old to know this field refuses it, and does not revoke.
+    """
+    confirm: builtins.int
+    """Where the realm demands a confirmation above some number of sessions (CONFIRMATION_REQUIRED): the number that the
+    caller has seen. A tenth more may have come since.
+    """
+    approval: builtins.str
+    """Where the realm demands two persons (APPROVAL_REQUIRED): what the first one was told. The target is the same; the
+    caller must be another one, and the op id is the caller's own. Commits once, however often it is asked for.
+    """
     @property
     def token(self) -> Global___TokenTarget: ...
     @property
@@ -332,12 +347,46 @@ class RevokeRequest(google.protobuf.message.Message):
         op_id: builtins.str = ...,
         min_ack: Global___AckLevel.ValueType = ...,
         reason: builtins.str = ...,
+        dry_run: builtins.bool = ...,
+        confirm: builtins.int | None = ...,
+        approval: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["client", b"client", "key", b"key", "session", b"session", "subject", b"subject", "target", b"target", "token", b"token", "whole_realm", b"whole_realm"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["client", b"client", "key", b"key", "min_ack", b"min_ack", "op_id", b"op_id", "realm", b"realm", "reason", b"reason", "session", b"session", "subject", b"subject", "target", b"target", "token", b"token", "whole_realm", b"whole_realm"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_confirm", b"_confirm", "client", b"client", "confirm", b"confirm", "key", b"key", "session", b"session", "subject", b"subject", "target", b"target", "token", b"token", "whole_realm", b"whole_realm"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_confirm", b"_confirm", "approval", b"approval", "client", b"client", "confirm", b"confirm", "dry_run", b"dry_run", "key", b"key", "min_ack", b"min_ack", "op_id", b"op_id", "realm", b"realm", "reason", b"reason", "session", b"session", "subject", b"subject", "target", b"target", "token", b"token", "whole_realm", b"whole_realm"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_confirm", b"_confirm"]) -> typing.Literal["confirm"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["target", b"target"]) -> typing.Literal["token", "session", "subject", "client", "key", "whole_realm"] | None: ...
 
 Global___RevokeRequest: typing_extensions.TypeAlias = RevokeRequest
+
+@typing.final
+class Impact(google.protobuf.message.Message):
+    """What a revocation would end. Sessions are those of this service: tokens that were minted without one are not known."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: builtins.int
+    SUBJECTS_FIELD_NUMBER: builtins.int
+    EXACT_FIELD_NUMBER: builtins.int
+    AT_MOST_FIELD_NUMBER: builtins.int
+    sessions: builtins.int
+    subjects: builtins.int
+    exact: builtins.bool
+    """False: counting would have taken too long, and there are at least so many."""
+    at_most: builtins.bool
+    """For a key: at most so many. Which key signed for whom is not recorded; these are all sessions of the realm."""
+    def __init__(
+        self,
+        *,
+        sessions: builtins.int = ...,
+        subjects: builtins.int = ...,
+        exact: builtins.bool = ...,
+        at_most: builtins.bool = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["at_most", b"at_most", "exact", b"exact", "sessions", b"sessions", "subjects", b"subjects"]) -> None: ...
+
+Global___Impact: typing_extensions.TypeAlias = Impact
 
 @typing.final
 class BatchRevokeTokensRequest(google.protobuf.message.Message):
@@ -419,6 +468,7 @@ class RevokeResponse(google.protobuf.message.Message):
     STORED_FIELD_NUMBER: builtins.int
     CUTOFF_FIELD_NUMBER: builtins.int
     ROWS_FIELD_NUMBER: builtins.int
+    IMPACT_FIELD_NUMBER: builtins.int
     op_id: builtins.str
     stored: builtins.bool
     """False: everything asked for had already expired, so there was nothing to store."""
@@ -434,6 +484,10 @@ class RevokeResponse(google.protobuf.message.Message):
     def cutoff(self) -> Global___Cutoff:
         """For subject, client and realm."""
 
+    @property
+    def impact(self) -> Global___Impact:
+        """Of a dry run."""
+
     def __init__(
         self,
         *,
@@ -442,9 +496,10 @@ class RevokeResponse(google.protobuf.message.Message):
         stored: builtins.bool = ...,
         cutoff: Global___Cutoff | None = ...,
         rows: builtins.bytes = ...,
+        impact: Global___Impact | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_cutoff", b"_cutoff", "cutoff", b"cutoff", "position", b"position"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_cutoff", b"_cutoff", "cutoff", b"cutoff", "op_id", b"op_id", "position", b"position", "rows", b"rows", "stored", b"stored"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_cutoff", b"_cutoff", "cutoff", b"cutoff", "impact", b"impact", "position", b"position"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_cutoff", b"_cutoff", "cutoff", b"cutoff", "impact", b"impact", "op_id", b"op_id", "position", b"position", "rows", b"rows", "stored", b"stored"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_cutoff", b"_cutoff"]) -> typing.Literal["cutoff"] | None: ...
 
 Global___RevokeResponse: typing_extensions.TypeAlias = RevokeResponse

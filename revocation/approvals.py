@@ -1,0 +1,74 @@
+"""Two persons: what a first identity has asked for waits in the store until a second one orders the same.
+
+Bound to realm, target and the first one's identities; kept for ten minutes, also across a restart of replicas. The
+op record of an approved operation has the approval's name: so it is committed once, whoever orders it how often.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+from revocation.errors import Guarded, Unavailable
+from revocation.limits import APPROVAL_S
+from revocation.model import Operation, Target, request_digest
+from revocation.replica import Replica
+from revocation.roles import Caller
+from revocation.session_gate import Call, until
+from revocation.store import Closed
+from revocation.store.rails import RailsStore
+
+_NAME_CHARACTERS = 32
+_INVALID = (
+    "there is no such approval: it is older than 10 minutes, of another realm or for another target, or you asked for "
+    "it yourself"
+)
+
+
+class Approvals:
+    """Pending operations, in the first partition of the store."""
+
+    def __init__(self, replica: Replica, store: RailsStore) -> None:
+        self._replica = replica
+        self._store = store
+
+    async def ask(self, operation: Operation, target: Target, caller: Caller, deadline: float) -> str:
+        """Notes what the caller asks for; the name of it, the same for a retry."""
+        name = operation.key()
+        kept = " ".join((_digest(target), *(_who(name, identity) for identity in caller.names)))
+        await self._kept(operation.realm, name, kept, deadline)
+        return name
+
+    async def approved(
+        self, operation: Operation, target: Target, name: str, caller: Caller, deadline: float
+    ) -> Operation:
+        """The operation to commit if the caller is a second person. Raises Guarded."""
+        kept = ""
+        if len(name) == _NAME_CHARACTERS and name.isascii() and name.isalnum():
+            kept = await self._kept(operation.realm, name, "", deadline)
+        digest, _, first = kept.partition(" ")
+        themselves = {_who(name, identity) for identity in caller.names}
+        # One text for all: who guesses names learns nothing.
+        if not kept or digest != _digest(target) or themselves & set(first.split()):
+            raise Guarded(_INVALID, reason="APPROVAL_INVALID")
+        return replace(operation, shared=f"{operation.realm} {name}", digest=digest)
+
+    async def _kept(self, realm: str, name: str, new: str, deadline: float) -> str:
+        async with until(deadline, Call()):
+            log_id = self._replica.standing().log_id
+            kept = await self._store.approval(log_id, realm, name, APPROVAL_S * 1000, new)
+        if isinstance(kept, Closed):
+            self._replica.doubt()
+            raise Unavailable("the store is not usable at the moment")
+        return kept
+
+
+def _digest(target: Target) -> str:
+    """Of what is ordered, without the op id and the consent that each person gives anew."""
+    return request_digest(repr((target.kind.name, target.issuer, target.value)).encode("utf-8", "surrogatepass"))
+
+
+def _who(name: str, identity: str) -> str:
+    """An identity as the store sees it: comparable within one approval, and no name (I7)."""
+    text = f"{name} {identity}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16, person=b"revocation asks").hexdigest()
