@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import secrets
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 import uvloop
 
-from revocation import __version__
+from revocation import __version__, canary
 from revocation.address import is_local
 from revocation.auth import AnonymousAdmin, RoleAuthorizer
 from revocation.config import Config
@@ -22,7 +23,7 @@ from revocation.keyring import Keyring, SecretInvalid, new_secret, secret_of_dir
 from revocation.node import Node
 from revocation.replica import Superseded
 from revocation.roles import RolesInvalid
-from revocation.rpc.server import Server
+from revocation.rpc.server import Server, listening
 from revocation.store import StoreRefused, StoreUnavailable
 from revocation.store.connect import connect
 from revocation.store.redis import RedisStore
@@ -83,7 +84,8 @@ async def _until_stopped(
     config: Config, node: Node, server: Server, running: asyncio.Task[None], stopping: asyncio.Event
 ) -> int:
     waiting = asyncio.create_task(stopping.wait())
-    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    async with _canary(node):  # which must be gone before this replica leaves: it commits, too
+        await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     superseded = running.done()
     log.info("stopping", superseded=superseded)
     await server.drain(0 if superseded else config.drain_s)
@@ -97,6 +99,29 @@ async def _until_stopped(
     with contextlib.suppress(asyncio.CancelledError):
         await running
     return 0
+
+
+@asynccontextmanager
+async def _canary(node: Node) -> AsyncIterator[None]:
+    if node.canary is None:
+        yield
+        return
+    async with AsyncExitStack() as stack:
+        try:
+            address = await stack.enter_async_context(canary.private_place())
+        except OSError as error:
+            log.warning("no_canary", why=error.strerror, hint="it needs a directory for temporary files (TMPDIR)")
+        else:
+            token = secrets.token_urlsafe(32)
+            await stack.enter_async_context(listening(node, canary.CanaryAuthorizer(token), address))
+            task = asyncio.create_task(node.canary.run(address, token), name="canary")
+            stack.push_async_callback(_cancelled, task)
+        yield
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
 
 
 def _explain(running: asyncio.Task[None]) -> int:

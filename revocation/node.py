@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
+from revocation import canary
 from revocation.approvals import Approvals
 from revocation.asks import Asks, Sealer
 from revocation.barrier import Barrier
+from revocation.canary import Canary
 from revocation.commit import Committer
 from revocation.config import Ack, Config
 from revocation.hub import Hub
@@ -64,9 +66,13 @@ class Node:
         ]
         self.committers = [Committer(replica, store, durability) for replica in self.replicas]
         self.barriers = [Barrier(replica, store, waits) for replica in self.replicas]
-        self.realms: Mapping[str, Realm] = {
+        self.realms: dict[str, Realm] = {
             name: Realm(name, settings, tuple(keyring.realm_keys(name))) for name, settings in config.realms.items()
         }
+        self.canary = Canary(config.canary_s, metrics.observe_canary) if config.canary_s else None
+        if self.canary is not None:
+            self.realms[canary.REALM] = Realm(canary.REALM, canary.SETTINGS, tuple(keyring.realm_keys(canary.REALM)))
+            self.quotas.exempt(canary.REALM)
         self.service = Revocations(self.realms, self.replicas, self.committers, self.barriers, config.op_retention_s)
         self.sessions = Sessions(
             self.service,
@@ -121,7 +127,8 @@ class Node:
             await asyncio.sleep(_FORGET_S)
             self.service.forget_expired()
             for name, hub in self.hub.realms.items():
-                self.metrics.view_entries.labels(name).set(sum(len(history.view) for history in hub.histories))
+                if name != canary.REALM:
+                    self.metrics.view_entries.labels(name).set(sum(len(history.view) for history in hub.histories))
                 hub.forget_snapshots()
                 hub.end_silent(asyncio.get_running_loop().time() - SILENCE_S)
 

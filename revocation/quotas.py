@@ -86,9 +86,13 @@ class Quotas:
     """The limits of all realms of one replica. `count` is told (realm, limit) of every refusal."""
 
     def __init__(self, limits: Mapping[str, RealmLimits], count: Callable[[str, str], None]) -> None:
-        shared = len(limits) > 1
+        self._shared = shared = len(limits) > 1
         self._realms = {name: _realm(own.filled(BETWEEN_REALMS) if shared else own) for name, own in limits.items()}
         self._count = count
+
+    def exempt(self, realm: str) -> None:
+        """Adds a realm of the service's own, which no limit holds and which the others need not share with."""
+        self._realms[realm] = _realm(RealmLimits())
 
     def admit(self, realm: str, identity: str, rows: int, mono: float) -> Refused | None:
         """Lets one call of `rows` rows in, which must then `leave`; or says why not, and it must not."""
@@ -128,7 +132,7 @@ class Quotas:
     def admit_stream(self, realm: str, open_streams: int, places: int) -> Refused | None:
         """May this realm have one more stream, of the replica's `places`? Half of them, unless its settings say."""
         own = self._realms[realm]
-        most = own.limits.max_subscribers or (places // 2 if len(self._realms) > 1 else places)
+        most = own.limits.max_subscribers or (places // 2 if self._shared else places)
         return self._refuse(realm, "subscribers", 5.0) if open_streams >= most else None
 
     def admit_late(self, realm: str, mono: float) -> Refused | None:

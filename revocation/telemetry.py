@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import random
 import re
 import sys
@@ -18,11 +19,14 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
 from time import perf_counter
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, PlatformCollector, ProcessCollector
 from structlog.types import EventDict, Processor, WrappedLogger
+
+if TYPE_CHECKING:
+    from revocation.canary import Beat
 
 REDACTED: Final = "[redacted]"
 SENSITIVE: Final = frozenset(
@@ -191,6 +195,7 @@ def clean_text(text: str) -> str:
 
 
 _FAST_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+CANARY_FAILURES: Final = ("not_fresh", "refused_before", "not_revoked", "not_refused")
 PARTITION_STATES: Final = ("usable", "loading", "healing", "joining", "unreachable")
 
 
@@ -220,6 +225,14 @@ class Metrics:
         self.limits_reached = counter(
             "limits_reached", "Calls and streams refused by a limit of this replica.", "limit"
         )
+        self.canary_seconds = histogram(
+            "canary_seconds", "From sending a revocation until a verifier of this replica refuses the token."
+        )
+        self.canary_failures = counter("canary_failures", f"Failed canaries: {', '.join(CANARY_FAILURES)}.", "reason")
+        for reason in CANARY_FAILURES:
+            self.canary_failures.labels(reason)
+        self.canary_last_seconds = gauge("canary_last_seconds", "What the last canary took; NaN if it failed.")
+
         self.session_events = counter(
             "session_events", "What happened to sessions: opened, refreshed, repeated, reused, ended, ...", "event"
         )
@@ -239,6 +252,20 @@ class Metrics:
         self.waiting_for_members = gauge(
             "waiting_for_members", "Members without whose confirmation a history stays unusable.", "partition"
         )
+
+    def observe_canary(self, beat: Beat) -> None:
+        """Takes a measurement of the canary."""
+        if beat.failure:
+            self.canary_failures.labels(beat.failure).inc()
+            self.canary_last_seconds.set(math.nan)
+        else:
+            self.canary_seconds.observe(beat.seconds)
+            self.canary_last_seconds.set(beat.seconds)
+
+    def count_subscribers(self, realm: str, count: int) -> None:
+        """How many streams a realm has. The canary is no subscriber: autoscalers count them."""
+        if not realm.startswith("-"):
+            self.subscribers.labels(realm).set(count)
 
     def set_partition_state(self, partition: int, state: str) -> None:
         """Says in which one of PARTITION_STATES a partition is now."""

@@ -102,6 +102,7 @@ def service(connection: Connection, config: Config | None) -> Iterator[Finding]:
             "service", "ok", f"{status.replica} (version {status.version}) answers; acknowledges at {status.ack}"
         )
         yield from _partitions(status)
+        yield from _canary(status)
         yield from _freshness(client, connection.timeout)
         yield from _clocks(status, offset_s, client.follower.settings.margin_s)
         yield _staleness(status, client, config)
@@ -121,6 +122,23 @@ def _partitions(status: ServiceStatus) -> Iterator[Finding]:
             if partition.waiting_for
             else "wait a few seconds; then see the log of the service",
         )
+
+
+_OLD_CANARY_S = 60.0
+
+
+def _canary(status: ServiceStatus) -> Iterator[Finding]:
+    last = status.canary
+    if last is None:
+        yield Finding("canary", "skip", "is off (--canary-s 0), or has not measured yet")
+    elif last.failure or last.s_ago > max(_OLD_CANARY_S, 10 * last.seconds):
+        why = last.failure.replace("_", " ") or f"no measurement for {last.s_ago:.0f} s"
+        yield Finding(
+            "canary", "fail", f"a revoked token was not seen to be refused: {why}",
+            "revocations may not reach verifiers: look at the partitions and at the log of the service",
+        )  # fmt: skip
+    else:
+        yield Finding("canary", "ok", f"a revoked token was refused after {last.seconds * 1000:.1f} ms")
 
 
 def _freshness(client: RevocationClient, timeout: float) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from revocation.cli.output import printable, span
-from revocation_sdk.types import Landed, Subscriber
+from revocation_sdk.types import Canary, Landed, Subscriber
 
 if TYPE_CHECKING:
     from revocation_sdk.types import WaitFor
@@ -84,3 +84,11 @@ def rows(subscribers: Iterable[Subscriber]) -> list[tuple[object, ...]]:
 
 
 COLUMNS = ("verifier", "identity", "replica", "state", "lag", "last proof", "sdk", "connected for")
+
+
+def canary(last: Canary) -> str:
+    """What a replica measured last."""
+    when = f"({span(last.s_ago)} ago)"
+    if last.failure:
+        return f"failed: {last.failure.replace('_', ' ')} {when}"
+    return f"refused {last.seconds * 1000:.1f} ms after it was revoked {when}"

@@ -50,6 +50,8 @@ def status(connection: Connection, out: Output, *, verifiers: Most = 100) -> int
         "store time": in_words(answer.store_ms / 1000),
         "clock skew": f"{answer.clock_skew_ms} ms (service minus store)",
     }
+    if answer.canary is not None:
+        shown["canary"] = landed.canary(answer.canary)
     for number, partition in enumerate(answer.partitions):
         waiting = f" (waits for {', '.join(partition.waiting_for)})" if partition.waiting_for else ""
         shown[f"partition {number}"] = f"{partition.state}{waiting}"

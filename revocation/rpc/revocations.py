@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from operator import attrgetter
 
 import structlog
 
 from revocation import __version__, limits
+from revocation.canary import REALM as CANARY_REALM
+from revocation.canary import Canary
 from revocation.errors import InvalidField
 from revocation.model import Operation, Receipt
 from revocation.node import Node
@@ -133,6 +136,8 @@ class RevocationServicer:
 
         The digest is that of the realm's chain there: lines and log vouch for each other.
         """
+        if operation.realm == CANARY_REALM:
+            return
         last = max(receipt.positions, key=attrgetter("seq"), default=NOWHERE)
         audit(
             "revoked", actor=operation.caller, realm=operation.realm, kind=kind.name.lower(),
@@ -160,7 +165,16 @@ class RevocationServicer:
             clock_skew_ms=self._node.clock_skew_ms(),
             store=self._node.store_name,
             ack=_ACKS[self._node.ack.level],
+            canary=_canary(self._node.canary),
         )
+
+
+def _canary(canary: Canary | None) -> pb.Canary | None:
+    if canary is None or canary.last is None:
+        return None
+    last = canary.last
+    ago = time.monotonic() - last.at
+    return pb.Canary(microseconds=int(last.seconds * 1e6), ms_ago=int(ago * 1000), failure=last.failure)
 
 
 def _method(request: pb.RevokeRequest) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from revocation import limits
 from revocation.auth import Authorizer
+from revocation.canary import Reserved
 from revocation.config import Config
 from revocation.node import Node
 from revocation.rpc.calls import Calls
@@ -48,35 +51,21 @@ class Server:
     """A started gRPC server. `port` is the one it listens on (0 for a unix socket)."""
 
     def __init__(self, config: Config, node: Node, authorizer: Authorizer) -> None:
-        self.calls = Calls(node.metrics, authorizer, node.quotas)
+        self.calls = Calls(node.metrics, Reserved(authorizer), node.quotas)
         self._config = config
         self._watch = Watch(self.calls, node)
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=_OPTIONS)
         self._server.add_generic_rpc_handlers(
             (
-                self._handlers(SERVICE, revocation_pb2.DESCRIPTOR, RevocationServicer(self.calls, node)),
-                self._handlers(SESSION_SERVICE, session_pb2.DESCRIPTOR, SessionServicer(self.calls, node)),
+                _handlers(SERVICE, revocation_pb2.DESCRIPTOR, RevocationServicer(self.calls, node), self._watch),
+                _handlers(SESSION_SERVICE, session_pb2.DESCRIPTOR, SessionServicer(self.calls, node), self._watch),
             )
         )
         lenient: Any = Lenient(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, lenient)
         reflection.enable_server_reflection((*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), lenient)
         self.port = self._listen()
-
-    def _handlers(self, name: str, file: Any, servicer: object) -> grpc.GenericRpcHandler:
-        """Every method of a service. By hand, because the messages of Watch come encoded from the hub."""
-        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-        for method in file.services_by_name[name.rpartition(".")[2]].methods:
-            request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
-            if method.name == "Watch":
-                handlers["Watch"] = grpc.stream_stream_rpc_method_handler(
-                    self._watch.serve, request_deserializer=or_empty(request.FromString), response_serializer=bytes
-                )
-            else:
-                body = getattr(servicer, method.name)
-                handlers[method.name] = unary(self.calls, method.name, body, request, response)
-        return grpc.method_handlers_generic_handler(name, handlers)
 
     def _listen(self) -> int:
         config = self._config
@@ -103,6 +92,35 @@ class Server:
         self.calls.draining = True
         await self._watch.drain(grace_s)
         await self._server.stop(grace_s)
+
+
+def _handlers(name: str, file: Any, servicer: Any, watch: Watch) -> grpc.GenericRpcHandler:
+    """Every method of a service. By hand, because the messages of Watch come encoded from the hub."""
+    handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+    for method in file.services_by_name[name.rpartition(".")[2]].methods:
+        request, response = GetMessageClass(method.input_type), GetMessageClass(method.output_type)
+        if method.name == "Watch":
+            handlers["Watch"] = grpc.stream_stream_rpc_method_handler(
+                watch.serve, request_deserializer=or_empty(request.FromString), response_serializer=bytes
+            )
+        else:
+            handlers[method.name] = unary(watch.calls, method.name, getattr(servicer, method.name), request, response)
+    return grpc.method_handlers_generic_handler(name, handlers)
+
+
+@asynccontextmanager
+async def listening(node: Node, authorizer: Authorizer, address: str) -> AsyncIterator[None]:
+    """A second, local listener with callers of its own, while the block runs."""
+    calls = Calls(node.metrics, authorizer, node.quotas)
+    server, watch = grpc.aio.server(options=_OPTIONS), Watch(calls, node)
+    handlers = _handlers(SERVICE, revocation_pb2.DESCRIPTOR, RevocationServicer(calls, node), watch)
+    server.add_generic_rpc_handlers((handlers,))
+    server.add_insecure_port(address)
+    await server.start()
+    try:
+        yield
+    finally:
+        await server.stop(None)
 
 
 class _Certificates:

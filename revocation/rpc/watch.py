@@ -33,7 +33,7 @@ class Watch:
     """Serves streams."""
 
     def __init__(self, calls: Calls, node: Node) -> None:
-        self._calls = calls
+        self.calls = calls
         self._node = node
 
     async def serve(self, requests: AsyncIterator[pb.WatchRequest], context: Context) -> None:
@@ -43,7 +43,7 @@ class Watch:
         async def body(caller: Caller, _: float) -> None:
             await self._follow(hello, requests, context, caller)
 
-        await self._calls.run(context, "Watch", hello.realm, body)
+        await self.calls.run(context, "Watch", hello.realm, body)
 
     async def _hello(self, requests: AsyncIterator[pb.WatchRequest], context: Context) -> pb.Hello:
         try:
@@ -82,7 +82,7 @@ class Watch:
         finally:
             hub.subscribers.discard(subscriber)
             self._node.subscribers.end(hub, verifier)
-            self._node.metrics.subscribers.labels(realm.name).set(len(hub.subscribers))
+            self._node.metrics.count_subscribers(realm.name, len(hub.subscribers))
             pings.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await pings
@@ -93,7 +93,7 @@ class Watch:
         return stream.welcome(beginning.intents, announced, realm.keys, self._node.store_ms(), self._node.replica_id)
 
     def _may_begin(self) -> None:
-        if self._calls.draining:
+        if self.calls.draining:
             raise Unavailable("this replica is shutting down", reason="DRAINING")
         if not self._node.loaded:
             raise Unavailable("this replica is loading")
@@ -118,7 +118,7 @@ class Watch:
         except Busy:
             text = "too many snapshots at once"
             raise Overloaded(text, retry_after_ms=_jitter(2_000), limit="snapshots", reason=_TOO_MANY) from None
-        self._node.metrics.subscribers.labels(hub.realm).set(len(hub.subscribers))
+        self._node.metrics.count_subscribers(hub.realm, len(hub.subscribers))
         for intent in beginning.intents:
             if intent.reason:
                 self._node.metrics.snapshots.labels(intent.reason).inc()

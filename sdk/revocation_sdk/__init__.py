@@ -35,6 +35,7 @@ from revocation_sdk.errors import (
     Unavailable,
 )
 from revocation_sdk.types import (
+    Canary,
     ClientSettings,
     Cutoff,
     Freshness,
@@ -62,6 +63,7 @@ __all__ = [
     "ApprovalRequired",
     "AsyncRevocationClient",
     "AsyncTokenIssuer",
+    "Canary",
     "ClientSettings",
     "ConfigError",
     "ConfirmationRequired",

@@ -36,6 +36,7 @@ from revocation_sdk._messages import (
 from revocation_sdk._position import NOWHERE, ZERO_DIGEST, Position, encode_positions
 from revocation_sdk._retry import Failure
 from revocation_sdk.types import (
+    Canary,
     ClientSettings,
     Cutoff,
     Grant,
@@ -222,7 +223,12 @@ def status(response: revocation_pb2.GetStatusResponse) -> ServiceStatus:
         clock_skew_ms=response.clock_skew_ms,
         store=response.store,
         ack=_ACKS.get(response.ack, "unknown"),
+        canary=_canary(response.canary) if response.HasField("canary") else None,
     )
+
+
+def _canary(response: revocation_pb2.Canary) -> Canary:
+    return Canary(response.microseconds / 1e6, response.ms_ago / 1000, response.failure)
 
 
 def members(response: revocation_pb2.ListMembersResponse) -> list[Member]:

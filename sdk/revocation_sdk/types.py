@@ -219,6 +219,16 @@ class PartitionStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Canary:
+    """What a replica measured last: from revoking a throw-away token until a verifier of its own refused it."""
+
+    seconds: float
+    s_ago: float
+    failure: str
+    """Empty: all was well. Else "not_fresh", "refused_before", "not_revoked" or "not_refused"."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceStatus:
     """Health and state of the replica that answers."""
 
@@ -232,6 +242,8 @@ class ServiceStatus:
     """The replica's clock minus the store's."""
     store: str
     ack: str
+    canary: Canary | None = None
+    """None: it is off, or has not measured yet."""
 
 
 @dataclass(frozen=True, slots=True)

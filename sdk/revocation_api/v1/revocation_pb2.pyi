@@ -1082,6 +1082,30 @@ class Goodbye(google.protobuf.message.Message):
 Global___Goodbye: typing_extensions.TypeAlias = Goodbye
 
 @typing.final
+class Canary(google.protobuf.message.Message):
+    """What the replica's last throw-away token took from being revoked until a verifier of its own refused it."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MICROSECONDS_FIELD_NUMBER: builtins.int
+    MS_AGO_FIELD_NUMBER: builtins.int
+    FAILURE_FIELD_NUMBER: builtins.int
+    microseconds: builtins.int
+    ms_ago: builtins.int
+    failure: builtins.str
+    """Empty: all was well. Else "not_fresh", "refused_before", "not_revoked" or "not_refused"."""
+    def __init__(
+        self,
+        *,
+        microseconds: builtins.int = ...,
+        ms_ago: builtins.int = ...,
+        failure: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["failure", b"failure", "microseconds", b"microseconds", "ms_ago", b"ms_ago"]) -> None: ...
+
+Global___Canary: typing_extensions.TypeAlias = Canary
+
+@typing.final
 class GetStatusRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -1134,6 +1158,7 @@ class GetStatusResponse(google.protobuf.message.Message):
     CLOCK_SKEW_MS_FIELD_NUMBER: builtins.int
     STORE_FIELD_NUMBER: builtins.int
     ACK_FIELD_NUMBER: builtins.int
+    CANARY_FIELD_NUMBER: builtins.int
     replica: builtins.str
     version: builtins.str
     entries: builtins.int
@@ -1146,6 +1171,10 @@ class GetStatusResponse(google.protobuf.message.Message):
     ack: Global___AckLevel.ValueType
     @property
     def partitions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GetStatusResponse.Partition]: ...
+    @property
+    def canary(self) -> Global___Canary:
+        """Absent: it is off, or has not measured yet."""
+
     def __init__(
         self,
         *,
@@ -1158,8 +1187,11 @@ class GetStatusResponse(google.protobuf.message.Message):
         clock_skew_ms: builtins.int = ...,
         store: builtins.str = ...,
         ack: Global___AckLevel.ValueType = ...,
+        canary: Global___Canary | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["ack", b"ack", "clock_skew_ms", b"clock_skew_ms", "entries", b"entries", "partitions", b"partitions", "replica", b"replica", "store", b"store", "store_ms", b"store_ms", "subscribers", b"subscribers", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_canary", b"_canary", "canary", b"canary"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_canary", b"_canary", "ack", b"ack", "canary", b"canary", "clock_skew_ms", b"clock_skew_ms", "entries", b"entries", "partitions", b"partitions", "replica", b"replica", "store", b"store", "store_ms", b"store_ms", "subscribers", b"subscribers", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_canary", b"_canary"]) -> typing.Literal["canary"] | None: ...
 
 Global___GetStatusResponse: typing_extensions.TypeAlias = GetStatusResponse
 
