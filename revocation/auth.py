@@ -17,7 +17,7 @@ import jwt
 import structlog
 
 from revocation.errors import Denied
-from revocation.roles import ACROSS_REALMS, TABLE, Bearer, Caller, Roles, RolesInvalid, may, read_roles
+from revocation.roles import ACROSS_REALMS, TABLE, Bearer, Caller, Role, Roles, RolesInvalid, acting_role, read_roles
 
 log = structlog.get_logger("revocation.auth")
 
@@ -44,7 +44,7 @@ class AnonymousAdmin:
         """Anonymous. Raises Denied for another realm, and for a method without a row in the table."""
         if method not in TABLE or (realm != ANONYMOUS_REALM and method not in ACROSS_REALMS):
             raise Denied("without identities configured, callers may use realm `default` only")
-        return Caller("anonymous", None, ("anonymous",))
+        return Caller("anonymous", None, ("anonymous",), Role.ADMIN.value)
 
 
 class RoleAuthorizer:
@@ -75,10 +75,11 @@ class RoleAuthorizer:
             identities = (*identities, *named)
         if not identities:
             raise Denied("a client certificate or a bearer token is needed", reason="UNAUTHENTICATED")
-        if not may(self._roles, identities, method, realm):
+        role = acting_role(self._roles, identities, method, realm)
+        if role is None:
             # One text for a realm that is not there, one that is another's, and a method that is not allowed.
             raise Denied("this identity may not do that in this realm")
-        return Caller(identities[-1], until, identities)
+        return Caller(identities[-1], until, identities, role.value)
 
     async def _identities_of(self, token: str) -> tuple[tuple[str, ...], float]:
         known = self._seen.get(token)

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 import structlog
 
+from revocation.audit import Auditor
 from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, ServiceError, Unavailable
 from revocation.fair import FairQueue
 from revocation.replica import Fenced, NotReady, Replica
 from revocation.store import (
+    NO_AUDIT,
     Closed,
     Committed,
     Denials,
@@ -57,11 +59,12 @@ class _Waiting:
 class Committer:
     """Commits of one partition."""
 
-    def __init__(self, replica: Replica, store: Store, durability: Durability) -> None:
+    def __init__(self, replica: Replica, store: Store, durability: Durability, auditor: Auditor | None = None) -> None:
         self._replica = replica
         self._store = store
         self._durability = durability
         self._queue: FairQueue[_Waiting] = FairQueue()
+        self._auditor = auditor
         self._rows = 0
         """Rows of what waits in the queue."""
         self._told_full = False
@@ -156,9 +159,10 @@ class Committer:
         for waiting in batch:
             waiting.tried = True
         ops = [waiting.op for waiting in batch]
-        now_ms = self._replica.clock.wall_ms()
+        index, now_ms = self._replica.index, self._replica.clock.wall_ms()
+        audits = self._auditor.seal_round(index, who.log_id, ops) if self._auditor else NO_AUDIT
         try:
-            reply = await self._store.commit(self._replica.index, who, now_ms, ops, self._durability)
+            reply = await self._store.commit(index, who, now_ms, ops, self._durability, audits)
         except StoreUnavailable as error:
             for waiting in first_tried:
                 waiting.tried = not error.did_nothing
@@ -170,8 +174,15 @@ class Committer:
             await self._closed(reply, batch)
         else:
             self._told_full = False
+            self._note(who.log_id, ops, reply)
             # Not awaited: the next call need not wait until the log has brought this one back.
             self._last_round = asyncio.create_task(self._acknowledge(batch, reply, who.log_id))
+
+    def _note(self, log_id: str, ops: list[Op], reply: Committed) -> None:
+        if self._auditor:
+            points = {op.realm: result.audit for op, result in zip(ops, reply.results, strict=True) if result.audit}
+            for realm, point in points.items():
+                self._auditor.note(self._replica.index, log_id, realm, point)
 
     async def _closed(self, closed: Closed, batch: list[_Waiting]) -> None:
         if closed in FULL:

@@ -239,6 +239,12 @@ class Config(BaseSettings):
     log_max_entries: Annotated[int, Field(ge=1000, le=100_000_000)] = 1_000_000
     """Most entries of a log; at it, commits are refused until members have caught up."""
 
+    audit_retention_s: Annotated[int, Field(ge=0, le=400 * 86_400)] = 7 * 86_400
+    """How long the store keeps the audit; 0: there is none, but for the log lines."""
+
+    audit_max_mb: Annotated[int, Field(ge=1, le=100_000)] = 64
+    """Most megabytes of audit that the store keeps for a realm in each partition; the oldest goes first."""
+
     max_subscribers: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Most streams of verifiers on this replica."""
 

@@ -180,6 +180,10 @@ class Keyring:
         """The 32-byte key that seals what replicas tell each other. Raises KeyError for an unknown kid."""
         return _derive(self._by_kid[kid], b"mail")
 
+    def audit_key(self, kid: str, realm: str) -> bytes:
+        """The 32-byte key from which the audit of a realm is sealed. Raises KeyError for an unknown kid."""
+        return _derive(self._by_kid[kid], b"audit", realm.encode())
+
     def commitments(self) -> dict[str, str]:
         """Key id -> hex that proves knowledge of the secret without giving it away.
 

@@ -39,6 +39,9 @@ SNAPSHOT_PATIENCE_S = 10.0
 FAREWELL_S = 1.0
 """How long the last word of a call may wait for a peer that does not read."""
 
+AUDIT_FOLLOWERS = 32
+"""Streams of the audit at the same time."""
+
 HELLO_TIMEOUT_S = 10.0
 SILENCE_S = 120.0
 """A subscriber that has not pinged for so long is gone."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from revocation_sdk._audit import AuditPoint
 from revocation_sdk._lattice import Cutoff, Kind
 from revocation_sdk._position import Position
 
@@ -38,6 +39,10 @@ class Operation:
     op_id: uuid.UUID
     digest: str
     """Digest of the request's content: the same op id with another one is an error."""
+    role: str = ""
+    """The role that allowed it, for the audit."""
+    reason: str = ""
+    """What the caller said, for the audit."""
 
     shared: str = ""
     """Name of the op record if it is shared by callers: whoever commits it first, it is committed once."""
@@ -58,6 +63,8 @@ class Receipt:
     stored: bool
     cutoff: Cutoff | None
     rows: bytes
+    audit: tuple[tuple[int, AuditPoint], ...] = ()
+    """Where the audit tells of it, by partition; nothing for a retry."""
 
 
 def request_digest(content: bytes) -> str:

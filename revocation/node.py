@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from revocation import canary
 from revocation.approvals import Approvals
 from revocation.asks import Asks, Sealer
+from revocation.audit import INSTALLATION
+from revocation.audit_desk import AuditDesk
 from revocation.barrier import Barrier
 from revocation.canary import Canary
 from revocation.commit import Committer
@@ -20,6 +22,7 @@ from revocation.partition import Applied
 from revocation.quotas import Quotas
 from revocation.rails import Rails
 from revocation.replica import Replica, ReplicaOptions
+from revocation.roles import NOBODY, Caller
 from revocation.service import Realm, Revocations
 from revocation.session_keys import SessionKeys
 from revocation.session_service import Sessions
@@ -27,6 +30,7 @@ from revocation.store import Durability, Member
 from revocation.store.rails import FullStore
 from revocation.subscribers import Subscribers
 from revocation.telemetry import Metrics
+from revocation_sdk._audit import AuditPoint
 
 _FORGET_S = 30.0
 
@@ -64,7 +68,9 @@ class Node:
         self.replicas = [
             Replica(i, store, options, self._on_applied, self._on_confirmed) for i in range(config.partitions)
         ]
-        self.committers = [Committer(replica, store, durability) for replica in self.replicas]
+        self.audit = AuditDesk(config, keyring, self.replicas, store)
+        auditor = self.audit.auditor
+        self.committers = [Committer(replica, store, durability, auditor) for replica in self.replicas]
         self.barriers = [Barrier(replica, store, waits) for replica in self.replicas]
         self.realms: dict[str, Realm] = {
             name: Realm(name, settings, tuple(keyring.realm_keys(name))) for name, settings in config.realms.items()
@@ -73,7 +79,9 @@ class Node:
         if self.canary is not None:
             self.realms[canary.REALM] = Realm(canary.REALM, canary.SETTINGS, tuple(keyring.realm_keys(canary.REALM)))
             self.quotas.exempt(canary.REALM)
-        self.service = Revocations(self.realms, self.replicas, self.committers, self.barriers, config.op_retention_s)
+        self.service = Revocations(
+            self.realms, self.replicas, self.committers, self.barriers, config.op_retention_s, auditor=auditor
+        )
         self.sessions = Sessions(
             self.service,
             self.replicas,
@@ -82,6 +90,7 @@ class Node:
             {name: SessionKeys(keyring, name, realm.keys) for name, realm in self.realms.items()},
             ends=durability,
             lives=_durability(config.session_ack),
+            auditor=auditor,
             count=lambda event: metrics.session_events.labels(event).inc(),
         )
         self.rails = Rails(self.service, self.sessions, Approvals(self.replicas[0], store))
@@ -102,6 +111,7 @@ class Node:
             if self._keep_secret is not None:
                 await self._keep_secret()
             await self._store.agree_on_secret(self._keyring.commitments())
+        await self.audit.keep(index)
 
     @property
     def loaded(self) -> bool:
@@ -121,6 +131,7 @@ class Node:
             group.create_task(self._forget(), name="forget-expired")
             group.create_task(self.asks.run(), name="asks")
             group.create_task(self.subscribers.tend(), name="subscribers")
+            group.create_task(self.audit.keep_forever(), name="keep-audit")
 
     async def _forget(self) -> None:
         while True:
@@ -152,13 +163,19 @@ class Node:
             for name, member in sorted(replica.registry.members.items())
         ]
 
-    async def strike(self, member: str) -> bool:
-        """Strikes a member off by an operator's order; False if it is not listed or was heard of just now."""
-        struck = False
+    async def strike(self, member: str, caller: Caller = NOBODY) -> list[tuple[int, AuditPoint]]:
+        """Strikes a member off by an operator's order: in which partitions, and where the audit tells of it.
+
+        Nowhere if it is not listed or was heard of just now.
+        """
+        struck = []
         for replica in self.replicas:
             log_id = replica.registry.log_id
-            silent_ms = replica.detect_ms
-            struck |= await self._store.strike(replica.index, log_id, member, "forced", None, silent_ms) is None
+            audit = self.audit.striking(replica.index, log_id, member, caller)
+            point = await self._store.strike_by_order(replica.index, log_id, member, replica.detect_ms, audit)
+            if isinstance(point, AuditPoint):
+                struck.append((replica.index, point))
+                self.audit.auditor.note(replica.index, log_id, INSTALLATION, point)
             replica.doubt()
         return struck
 

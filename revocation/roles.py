@@ -21,6 +21,7 @@ The file (TOML, or JSON by its ending) names how bearer tokens are verified, and
 from __future__ import annotations
 
 import json
+import time
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -74,10 +75,12 @@ TABLE: Mapping[str, frozenset[Role]] = {
     "TouchSession": frozenset({_S}),
     "SetClientSettings": frozenset(),
     "GetClientSettings": frozenset({_S, _A}),
+    "Follow": frozenset({_A}),
+    "Follow:installation": frozenset({_A}),
 }
 """Who may call what, `Revoke` by its target; `admin` always may. A method without a row may be called by nobody."""
 
-ACROSS_REALMS = frozenset({"ListMembers", "StrikeMember"})
+ACROSS_REALMS = frozenset({"ListMembers", "StrikeMember", "Follow:installation"})
 """Methods about the installation and not about a realm: they need the role in every realm."""
 
 
@@ -142,6 +145,17 @@ class Caller:
     until: float | None = None
     names: tuple[str, ...] = ()
     """All identities that the caller has shown, `name` among them."""
+    role: str = ""
+    """The role that allows what is asked."""
+
+    @property
+    def expired(self) -> bool:
+        """Whether the identity is over: a stream lasts no longer than it."""
+        return self.until is not None and time.time() >= self.until
+
+
+NOBODY = Caller("")
+"""The service itself, or a caller whose name does not matter."""
 
 
 def read_roles(path: Path) -> Roles:
@@ -167,14 +181,21 @@ def read_roles(path: Path) -> Roles:
 
 def may(roles: Roles, identities: Iterable[str], method: str, realm: str) -> bool:
     """Whether one of the caller's identities may call `method` in `realm`."""
+    return acting_role(roles, identities, method, realm) is not None
+
+
+def acting_role(roles: Roles, identities: Iterable[str], method: str, realm: str) -> Role | None:
+    """The role by which one of the caller's identities may call `method` in `realm`; `admin` only if no other does."""
     allowed = TABLE.get(method)
     if allowed is None:
-        return False
+        return None
     names = frozenset(identities)
     wanted = EVERY_REALM if method in ACROSS_REALMS else realm
-    return any(
-        bind.identity in names
-        and (wanted in bind.realms or EVERY_REALM in bind.realms)
-        and any(role in allowed or role is Role.ADMIN for role in bind.roles)
+    found = {
+        role
         for bind in roles.bind
-    )
+        if bind.identity in names and (wanted in bind.realms or EVERY_REALM in bind.realms)
+        for role in bind.roles
+        if role in allowed or role is Role.ADMIN
+    }
+    return next((role for role in Role if role in found), None)

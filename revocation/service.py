@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from revocation.audit import Auditor
 from revocation.barrier import Barrier, Proof
 from revocation.commit import Committer
 from revocation.errors import InvalidField, OutcomeUnknown, ServiceError, Unavailable
@@ -18,6 +19,7 @@ from revocation.realms import RealmSettings
 from revocation.refresh import partition_of as partition_of_sid
 from revocation.replica import NotReady, Replica
 from revocation.store import Cutoffs, Denials, Op, OpResult, StoreUnavailable
+from revocation_sdk._audit import AuditPoint, AuditRecord
 from revocation_sdk._judge import Facts, Revoked, Versions, judge, versions_for
 from revocation_sdk._lattice import CUTOFF, DENIAL, NEVER, Cutoff, Group, Kind, RealmKey, join_groups
 from revocation_sdk._position import NOWHERE, Position
@@ -59,6 +61,8 @@ class Revocations:
         committers: Sequence[Committer],
         barriers: Sequence[Barrier],
         op_retention_s: int = 600,
+        *,
+        auditor: Auditor | None = None,
     ) -> None:
         self._realms = realms
         self._replicas = replicas
@@ -66,6 +70,7 @@ class Revocations:
         self._committers = committers
         self._barriers = barriers
         self._op_retention_ms = op_retention_s * 1000
+        self._auditor = auditor
 
     def realm(self, name: str) -> Realm:
         """The realm of this name. Raises InvalidField."""
@@ -101,7 +106,7 @@ class Revocations:
             return await self._end_session(realm, operation, target, deadline)
         fp = realm.keys[0].fingerprint(target.kind, target.issuer, target.value)
         chunk = (self.partition_of(realm, target), DENIAL.pack(fp, NEVER))
-        return await self._commit_chunks(realm, operation, target.kind, [chunk], deadline)
+        return await self._commit_chunks(realm, operation, target, 1, [chunk], deadline)
 
     async def _end_session(self, realm: Realm, operation: Operation, target: Target, deadline: float) -> Receipt:
         """All tokens of a session; of ours also its record, which the script finds by the fingerprint.
@@ -115,9 +120,10 @@ class Revocations:
             Group(Kind.SESSION, key.tag, DENIAL.pack(key.fingerprint(Kind.SESSION, issuer, target.value), expires_at))
             for key in keys
         ]
-        op = Op(realm.name, operation.key(), operation.digest, tuple(Denials(*group) for group in groups))
+        audit = self._record(operation, target, 1, len(groups))
+        op = Op(realm.name, operation.key(), operation.digest, tuple(Denials(*group) for group in groups), audit=audit)
         results = await self._commit_all([(self.partition_of(realm, target), op)], deadline)
-        return Receipt(self._positions(results), stored=True, cutoff=None, rows=join_groups(groups))
+        return Receipt(self._positions(results), True, None, join_groups(groups), _audit_of(results))
 
     async def revoke_tokens(self, operation: Operation, tokens: Tokens, deadline: float) -> Receipt:
         """Commits many tokens, validated whole, in as many scripts as it takes. Raises ServiceError."""
@@ -138,7 +144,8 @@ class Revocations:
         chunks = [
             (partition, rows[places][stays[places]].tobytes()) for partition, places in self._divided(realm, tokens)
         ]
-        return await self._commit_chunks(realm, operation, Kind.TOKEN, chunks, deadline)
+        target = Target(Kind.TOKEN, tokens.issuer, tokens.values[0])
+        return await self._commit_chunks(realm, operation, target, len(tokens.values), chunks, deadline)
 
     def _divided(self, realm: Realm, tokens: Tokens) -> Iterator[tuple[int, Any]]:
         """The places of a batch's tokens, by partition and then in pieces for one operation each."""
@@ -161,28 +168,38 @@ class Revocations:
         fp = realm.keys[0].fingerprint(Kind.TOKEN, target.issuer, target.value)
         row = DENIAL.pack(fp, until) if until >= now else b""
         chunk = (self.partition_of(realm, target) if len(self._replicas) > 1 else 0, row)
-        return await self._commit_chunks(realm, operation, Kind.TOKEN, [chunk], deadline)
+        return await self._commit_chunks(realm, operation, target, 1, [chunk], deadline)
 
     def _horizon(self, realm: Realm, now: int) -> int:
         return now + realm.settings.max_token_life_s + realm.slack_s
 
     async def _commit_chunks(
-        self, realm: Realm, operation: Operation, kind: Kind, divided: Sequence[tuple[int, bytes]], deadline: float
+        self,
+        realm: Realm,
+        operation: Operation,
+        target: Target,
+        asked: int,
+        divided: Sequence[tuple[int, bytes]],
+        deadline: float,
     ) -> Receipt:
-        """Commits rows of one kind, each piece under its number; those that are empty have nothing to commit."""
-        tag = realm.keys[0].tag
+        """Commits rows of one kind, each piece under its number; those that are empty have nothing to commit.
+
+        `target` is what was asked for, or the first of so many (`asked`).
+        """
+        kind, tag = target.kind, realm.keys[0].tag
         chunks = [(number, partition, chunk) for number, (partition, chunk) in enumerate(divided) if chunk]
         if not chunks:
             return Receipt((NOWHERE,) * len(self._replicas), stored=False, cutoff=None, rows=b"")
-        results = await self._commit_all(
-            [
-                (partition, Op(realm.name, operation.key(number), operation.digest, (Denials(kind, tag, chunk),)))
-                for number, partition, chunk in chunks
-            ],
-            deadline,
-        )
+        ops = []
+        for part, (number, partition, chunk) in enumerate(chunks, 1):
+            size, whole = len(chunk) // DENIAL.size, len(chunks) == 1
+            of = (0, 0) if whole else (part, len(chunks))
+            audit = self._record(operation, target, asked, size, of)
+            groups = (Denials(kind, tag, chunk),)
+            ops.append((partition, Op(realm.name, operation.key(number), operation.digest, groups, audit=audit)))
+        results = await self._commit_all(ops, deadline)
         committed = join_groups(Group(kind, tag, chunk) for _, _, chunk in chunks)
-        return Receipt(self._positions(results), stored=True, cutoff=None, rows=committed)
+        return Receipt(self._positions(results), True, None, committed, _audit_of(results))
 
     async def _cut_off(self, realm: Realm, operation: Operation, target: Target, deadline: float) -> Receipt:
         key = realm.keys[0]
@@ -190,12 +207,21 @@ class Revocations:
         group = Cutoffs(target.kind, key.tag, realm.horizon_s, fp.to_bytes(8, "little"))
         partition = self.partition_of(realm, target)
         above = await self.drawn_elsewhere(realm, deadline)
-        op = Op(realm.name, operation.key(), operation.digest, (group,), above)
+        audit = self._record(operation, target, 1, 1)
+        op = Op(realm.name, operation.key(), operation.digest, (group,), above, audit)
         results = await self._commit_all([(partition, op)], deadline)
         result = results[0][1]
         row = CUTOFF.pack(fp, result.expires_at, result.version, result.at_ms)
         cutoff = Cutoff(result.expires_at, result.version, result.at_ms)
-        return Receipt(self._positions(results), True, cutoff, join_groups([Group(target.kind, key.tag, row)]))
+        rows = join_groups([Group(target.kind, key.tag, row)])
+        return Receipt(self._positions(results), True, cutoff, rows, _audit_of(results))
+
+    def _record(
+        self, operation: Operation, target: Target, asked: int, stored: int, part: tuple[int, int] = (0, 0)
+    ) -> AuditRecord | None:
+        if self._auditor is None:
+            return None
+        return self._auditor.revoked(operation, target, asked, stored, part)
 
     async def drawn_elsewhere(self, realm: Realm, deadline: float) -> int:
         """The version that a cutoff must exceed.
@@ -335,3 +361,7 @@ class Revocations:
 def _beyond(prefix: str) -> InvalidField:
     text = "is beyond now + max_token_life + max_leeway: no verifier accepts such a token"
     return InvalidField(f"{prefix}expires_at", text, reason="BEYOND_HORIZON")
+
+
+def _audit_of(results: Sequence[tuple[int, OpResult]]) -> tuple[tuple[int, AuditPoint], ...]:
+    return tuple((partition, result.audit) for partition, result in results if result.audit is not None)

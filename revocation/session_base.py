@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from revocation.audit import Auditor
 from revocation.barrier import Barrier
 from revocation.errors import InvalidField, SessionOver
 from revocation.refresh import make_token
@@ -32,7 +33,8 @@ from revocation.sessions import (
 )
 from revocation.store import Durability
 from revocation.store.rails import DeskStore
-from revocation.store.sessions import Entry, Finish, Look, Put, Sealed, Seen
+from revocation.store.sessions import Entry, Finish, Look, Put, Sealed, Seen, Stepped
+from revocation_sdk._audit import AuditRecord, points_text
 from revocation_sdk._judge import Versions
 from revocation_sdk._lattice import DENIAL, Kind
 from revocation_sdk._position import NOWHERE, Position
@@ -112,6 +114,7 @@ class SessionDesk:
         *,
         ends: Durability,
         lives: Durability,
+        auditor: Auditor,
         count: Callable[[str], None] = lambda _event: None,
     ) -> None:
         self._revocations = revocations
@@ -123,9 +126,10 @@ class SessionDesk:
         self._counting = asyncio.Semaphore(1)
         self._issuers: dict[str, set[str | None]] = {}
         """Of sessions that passed by here, by realm: who revokes a subject whichever its issuer means all of them."""
+        self._auditor = auditor
         turnstile = Turnstile()
-        self._gates = [SessionGate(replica, store, turnstile, ends, lives) for replica in replicas]
-        self._policies = ClientPolicies(replicas[0], store)
+        self._gates = [SessionGate(replica, store, turnstile, ends, lives, auditor) for replica in replicas]
+        self._policies = ClientPolicies(replicas[0], store, auditor)
 
     # -- finding ------------------------------------------------------------------------------------------------
 
@@ -269,6 +273,14 @@ class SessionDesk:
 
     def _finish_session(self, place: Place, found: Found, why: End) -> Finish:
         return self._finish(place, found.name.fingerprint, last_token_s(found.session, found.now_ms), why)
+
+    def _audit(self, place: Place, log_id: str, record: AuditRecord | None) -> bytes:
+        """An entry for the audit, if the step that it goes with revokes something."""
+        return self._auditor.seal(place.partition, log_id, place.realm.name, [record])
+
+    def _audited(self, place: Place, stepped: Stepped) -> str:
+        """Where the audit tells of a step, for its log line."""
+        return points_text([(place.partition, stepped.audit)] if stepped.audit else [])
 
     # -- answering ----------------------------------------------------------------------------------------------
 

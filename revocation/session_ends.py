@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from revocation.errors import InvalidField
 from revocation.model import Operation, Receipt, Target
@@ -12,7 +13,15 @@ from revocation.session_gate import Call, until
 from revocation.session_lists import SessionLists
 from revocation.sessions import Commit, End, Keep, last_token_s
 from revocation.store.sessions import Again, Entry, Look, Seen, Step, Stepped, SubjectCutoff, Turned
+from revocation_sdk._audit import Action
 from revocation_sdk._lattice import CUTOFF, DENIAL, Group, Kind, join_groups
+
+
+class Named(NamedTuple):
+    """A session as the caller called it, and whose it is."""
+
+    owner: Owner
+    session: str
 
 
 class SessionEnds(SessionLists):
@@ -54,7 +63,7 @@ class SessionEnds(SessionLists):
                 entry = self._entry(place, name, session)
                 last_s = last_token_s(session, seen.now_ms)
                 owner = Owner(place.realm.name, session.issuer, session.subject)
-                return await self._finish_now(call, place, operation, entry, last_s, owner)
+                return await self._finish_now(call, place, operation, entry, last_s, Named(owner, sid))
         return _NOTHING_THERE
 
     async def _end_by_handle(self, call: Call, operation: Operation, owner: Owner, handle: str) -> Receipt | None:
@@ -65,22 +74,29 @@ class SessionEnds(SessionLists):
         if entry is None:
             raise over(End.UNKNOWN)
         last_s = seen.now_ms // 1000 + entry.life_s + 1
-        return await self._finish_now(call, place, operation, entry.pack(), last_s, owner)
+        return await self._finish_now(call, place, operation, entry.pack(), last_s, Named(owner, handle))
 
     async def _finish_now(
-        self, call: Call, place: Place, operation: Operation, packed: bytes, last_s: int, owner: Owner
+        self, call: Call, place: Place, operation: Operation, packed: bytes, last_s: int, named: Named
     ) -> Receipt | None:
         """Ends it whatever its record is by then: an end needs no compare."""
-        entry = Entry.unpack(packed)
+        entry, owner = Entry.unpack(packed), named.owner
+        log_id = self._replicas[place.partition].partition.log_id
+        record = self._auditor.record(
+            Action.SESSION_ENDED, operation, kind=int(Kind.SESSION), issuer=owner.issuer, value=named.session, asked=1,
+            stored=1, sessions=1,
+        )  # fmt: skip
         step = Step(
             place.realm.name, 0, b"", entry.record, None, self._finish(place, entry.fingerprint, last_s, End.LOGOUT),
             packed, place.keys.indexes(owner.issuer, owner.subject), op=operation.key(), digest=operation.digest,
+            audit=self._audit(place, log_id, record),
         )  # fmt: skip
-        log_id = self._replicas[place.partition].partition.log_id
         result = await self._gates[place.partition].step(call, log_id, step)
         if not isinstance(result, Stepped):
             return None  # an Again is found by the next look
-        self._tell("session_ended", place, entry.handle, owner, actor=operation.caller)
+        self._tell(
+            "session_ended", place, entry.handle, owner, actor=operation.caller, audit=self._audited(place, result)
+        )
         return Receipt(self._positions(place), stored=True, cutoff=None, rows=result.rows)
 
     def _again(
@@ -130,7 +146,9 @@ class SessionEnds(SessionLists):
         result = await self._keep(call, place, operation, found, commit, version)
         if not isinstance(result, Stepped):
             return None
-        self._tell("others_ended", place, found.name.handle, owner, actor=operation.caller)
+        self._tell(
+            "others_ended", place, found.name.handle, owner, actor=operation.caller, audit=self._audited(place, result)
+        )
         return self._grant(place, keep, commit.session, result.now_ms, life_s=life_s, rows=result.rows)
 
     async def _keep(
@@ -138,12 +156,17 @@ class SessionEnds(SessionLists):
     ) -> Stepped | Again | Turned:
         session, key = found.session, place.realm.keys[0]
         fingerprint = key.fingerprint(Kind.SUBJECT, session.issuer, session.subject).to_bytes(8, "little")
+        record = self._auditor.record(
+            Action.OTHERS_ENDED, operation, kind=int(Kind.SUBJECT), issuer=session.issuer, value=session.subject,
+            asked=1, stored=1,
+        )  # fmt: skip
         step = Step(
             place.realm.name, found.applied, self._watched(place, session), found.name.record, found.stamp,
             self._record(place, found.name, commit.session), self._entry(place, found.name, session),
             self._index(place, found.name, session), until_ms=commit.until_ms, op=operation.key(),
             digest=operation.digest,
             cutoff=SubjectCutoff(version, key.tag, place.realm.horizon_s, fingerprint),
+            audit=self._audit(place, found.log_id, record),
         )  # fmt: skip
         return await self._gates[place.partition].step(call, found.log_id, step)
 

@@ -11,6 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from revocation.audit import Auditor
 from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, Unavailable
 from revocation.replica import Fenced, NotReady, Replica
 from revocation.session_policy import wait_usable
@@ -81,10 +82,17 @@ class SessionGate:
     """
 
     def __init__(
-        self, replica: Replica, store: SessionStore, turnstile: Turnstile, ends: Durability, lives: Durability
+        self,
+        replica: Replica,
+        store: SessionStore,
+        turnstile: Turnstile,
+        ends: Durability,
+        lives: Durability,
+        auditor: Auditor,
     ) -> None:
         self.replica = replica
         self._store = store
+        self._auditor = auditor
         self._turnstile = turnstile
         self._ends = ends
         self._lives = lives
@@ -119,6 +127,8 @@ class SessionGate:
                 reply = await self._store.step_session(
                     self.replica.index, who, self.replica.clock.wall_ms(), step, self._durability(step)
                 )
+            if isinstance(reply, Stepped):
+                self._auditor.note(self.replica.index, log_id, step.realm, reply.audit)
             match reply:
                 case Stepped() | Again():
                     await self.replica.applied(log_id, reply.seq)

@@ -8,13 +8,17 @@ import json
 import time
 from dataclasses import asdict, dataclass
 
+from revocation.audit import Auditor
 from revocation.errors import InvalidField, Overloaded
 from revocation.realms import RealmSettings
 from revocation.replica import NotReady, Replica
+from revocation.roles import Caller
 from revocation.session_keys import SessionKeys
 from revocation.sessions import Policy
 from revocation.store import Closed, StoreUnavailable
-from revocation.store.sessions import SessionStore
+from revocation.store.sessions import ClientSettings, SessionStore
+from revocation_sdk._audit import Action, AuditPoint, AuditRecord
+from revocation_sdk._lattice import Kind
 
 REMEMBERED_S = 5.0
 """So long another replica may go on with older settings of a client."""
@@ -89,8 +93,9 @@ def _tighter(value: int, cap: int) -> int:
 class ClientPolicies:
     """The settings of clients, kept in the store and remembered for a few seconds."""
 
-    def __init__(self, replica: Replica, store: SessionStore) -> None:
+    def __init__(self, replica: Replica, store: SessionStore, auditor: Auditor) -> None:
         self._replica = replica
+        self._auditor = auditor
         self._store = store
         self._known: dict[tuple[str, str], tuple[float, SessionSettings | None]] = {}
         self._asking = asyncio.Lock()
@@ -102,8 +107,8 @@ class ClientPolicies:
             async with self._asking:  # one call, however many logins wait for it
                 known = self._lately(keys, client_id)
                 if known is None:
-                    text = await self._ask(keys, client_id, "")
-                    known = self._remember(keys, client_id, _parse(text) if text else cap)
+                    kept = await self._ask(keys, client_id, "")
+                    known = self._remember(keys, client_id, _parse(kept.text) if kept and kept.text else cap)
         return capped(known, cap)
 
     def _lately(self, keys: SessionKeys, client_id: str) -> SessionSettings | None:
@@ -111,24 +116,35 @@ class ClientPolicies:
         return known if time.monotonic() < until else None
 
     async def put(
-        self, keys: SessionKeys, cap: SessionSettings, client_id: str, settings: SessionSettings
-    ) -> SessionSettings:
-        """Settings for sessions from now on; on other replicas a few seconds later. Raises InvalidField, Overloaded."""
+        self, keys: SessionKeys, cap: SessionSettings, client_id: str, settings: SessionSettings, caller: Caller
+    ) -> AuditPoint | None:
+        """Settings for sessions from now on; on other replicas a few seconds later. Returns where the audit has it.
+
+        Raises InvalidField, Overloaded.
+        """
         require_allowed(settings, cap)
         text = json.dumps(asdict(settings), separators=(",", ":"))
-        if await self._ask(keys, client_id, text) is None:
+        record = self._auditor.record(
+            Action.CLIENT_SETTINGS, None, kind=int(Kind.CLIENT), value=client_id, actor=caller.name, role=caller.role
+        )
+        kept = await self._ask(keys, client_id, text, record)
+        if kept is None:
             text = f"{MOST_CLIENTS} clients of this realm have settings already"
             raise Overloaded(text, retry_after_ms=60_000, limit="clients")
         self._remember(keys, client_id, settings)
-        return settings
+        return kept.audit
 
-    async def _ask(self, keys: SessionKeys, client_id: str, new: str) -> str | None:
+    async def _ask(
+        self, keys: SessionKeys, client_id: str, new: str, record: AuditRecord | None = None
+    ) -> ClientSettings | None:
         while True:
             with contextlib.suppress(NotReady):
                 log_id = self._replica.standing().log_id
                 names = keys.settings_names(client_id)
-                reply = await self._store.client_settings(log_id, keys.realm, names, new, MOST_CLIENTS)
+                audit = self._auditor.seal(0, log_id, keys.realm, [record])
+                reply = await self._store.client_settings(log_id, keys.realm, names, new, MOST_CLIENTS, audit)
                 if not isinstance(reply, Closed):
+                    self._auditor.note(0, log_id, keys.realm, reply.audit if reply else None)
                     return reply
                 self._replica.doubt()
             await wait_usable(self._replica)

@@ -11,10 +11,12 @@ import asyncio
 import os
 from dataclasses import dataclass, field
 
+from revocation.audit import by
 from revocation.errors import InvalidField, Overloaded
 from revocation.impact import SessionCounts
 from revocation.model import Operation
 from revocation.refresh import Claim, RefreshInvalid, belongs, parse
+from revocation.roles import NOBODY, Caller
 from revocation.session_base import Found, Grant, Place, audit, over
 from revocation.session_ends import SessionEnds
 from revocation.session_gate import Call, until
@@ -24,6 +26,8 @@ from revocation.session_policy import MOST_SESSIONS, SessionSettings
 from revocation.sessions import Commit, Device, End, Look, Open, Refresh, Touch, Write, decide
 from revocation.store.sessions import Again, Count, Finish, Limits, Put, Seen, Step, Stepped, Turned
 from revocation.store.sessions import Look as StoreLook
+from revocation_sdk._audit import Action, points_text
+from revocation_sdk._lattice import Kind
 
 OPEN_WITHIN_MS = 30_000
 """A session whose opening was decided longer ago is opened with another time."""
@@ -92,19 +96,31 @@ class Sessions(SessionEnds, SessionCounts):
             self._record(place, name, session), self._entry(place, name, session), indexes,
             until_ms=seen.now_ms + OPEN_WITHIN_MS, op=op.key(), digest=op.digest,
             limits=_limits(place, settings, opening.client_id, forget),
+            audit=self._evicting(place, log_id, opening) if settings.evict_oldest else b"",
         )  # fmt: skip
         result = await self._gates[place.partition].step(call, log_id, step)
         match result:
             case Again():
                 return await self._opened_before(place, opening, op.digest)
             case Stepped():
-                self._tell(commit.event, place, name.handle, session, evicted=len(result.rows) // 19)
+                self._tell(
+                    commit.event, place, name.handle, session,
+                    evicted=len(result.rows) // 19, audit=self._audited(place, result),
+                )  # fmt: skip
                 return self._grant(place, sid, session, result.now_ms, life_s=opening.life_s, rows=result.rows)
             case Turned.LIMIT:
                 self._count("session_denied")
                 text = "the subject has as many sessions as it may"
                 raise Overloaded(text, retry_after_ms=0, reason="SESSION_LIMIT")
         return None
+
+    def _evicting(self, place: Place, log_id: str, opening: Opening) -> bytes:
+        """The entry for the audit in case that others must make room; how many, the script says."""
+        record = self._auditor.record(
+            Action.SESSIONS_EVICTED, opening.operation, kind=int(Kind.SUBJECT), issuer=opening.issuer,
+            value=opening.subject, reason="limit",
+        )  # fmt: skip
+        return self._audit(place, log_id, record)
 
     async def _opened_before(self, place: Place, opening: Opening, digest: str) -> Grant:
         """The session that this op id has opened: its first grant again. Raises SessionOver if it has ended since."""
@@ -127,7 +143,9 @@ class Sessions(SessionEnds, SessionCounts):
 
     # -- refreshing ---------------------------------------------------------------------------------------------
 
-    async def refresh(self, realm_name: str, token: str, life_s: int, device: Device, deadline: float) -> Grant:
+    async def refresh(
+        self, realm_name: str, token: str, life_s: int, device: Device, deadline: float, caller: Caller = NOBODY
+    ) -> Grant:
         """Exchanges a refresh token. Raises InvalidField (REFRESH_INVALID), SessionOver, Overloaded, ..."""
         realm = self._revocations.realm(realm_name)
         try:
@@ -141,19 +159,20 @@ class Sessions(SessionEnds, SessionCounts):
         call = Call()
         async with until(deadline, call):
             while True:
-                grant = await self._refresh_once(call, place, claim, command, life_s)
+                grant = await self._refresh_once(call, place, claim, command, life_s, caller)
                 if grant is not None:
                     return grant
 
     async def _refresh_once(
-        self, call: Call, place: Place, claim: Claim, command: Refresh, life_s: int
+        self, call: Call, place: Place, claim: Claim, command: Refresh, life_s: int, caller: Caller
     ) -> Grant | None:
         found, commit = await self._decide(place, place.keys.names(claim.sid), command)
         if not belongs(claim, found.session.secret):
             # t1 was right: somebody has the server key, or the record was put back from elsewhere.
             self._tell("refresh_forged", place, found.name.handle, found.session)
             raise _invalid()
-        result = await self._step(call, place, found, commit)
+        audit = self._replayed(place, found, claim, caller) if commit.write is Write.END else b""
+        result = await self._step(call, place, found, commit, audit)
         if result is Turned.CAPPED:
             text = "this refresh token has been sent again and again; go on with its successor"
             raise Overloaded(text, retry_after_ms=1_000)
@@ -163,6 +182,7 @@ class Sessions(SessionEnds, SessionCounts):
             self._tell(
                 commit.event, place, found.name.handle, found.session,
                 generation=found.session.generation, replayed=claim.generation, address=command.device.address,
+                audit=self._audited(place, result),
             )  # fmt: skip
             raise over(End.REUSE, "REFRESH_REUSED")
         self._tell(
@@ -171,7 +191,16 @@ class Sessions(SessionEnds, SessionCounts):
         )  # fmt: skip
         return self._grant(place, claim.sid, commit.session, result.now_ms, life_s=life_s)
 
-    async def _step(self, call: Call, place: Place, found: Found, commit: Commit) -> Stepped | Again | Turned:
+    def _replayed(self, place: Place, found: Found, claim: Claim, caller: Caller) -> bytes:
+        record = self._auditor.record(
+            Action.REFRESH_REUSED, None, kind=int(Kind.SESSION), issuer=found.session.issuer, value=claim.sid,
+            stored=1, sessions=1, **by(caller.name, caller.role, "an older refresh token was replayed"),
+        )  # fmt: skip
+        return self._audit(place, found.log_id, record)
+
+    async def _step(
+        self, call: Call, place: Place, found: Found, commit: Commit, audit: bytes = b""
+    ) -> Stepped | Again | Turned:
         action: Put | Count | Finish
         match commit.write:
             case Write.PUT:
@@ -184,6 +213,7 @@ class Sessions(SessionEnds, SessionCounts):
         step = Step(
             place.realm.name, found.applied, self._watched(place, session), name.record, found.stamp, action,
             self._entry(place, name, session), self._index(place, name, session), until_ms=commit.until_ms,
+            audit=audit,
         )  # fmt: skip
         return await self._gates[place.partition].step(call, found.log_id, step)
 
@@ -206,14 +236,17 @@ class Sessions(SessionEnds, SessionCounts):
             return await self._policies.get(place.keys, self._settings(place), client_id)
 
     async def set_client_settings(
-        self, realm_name: str, client_id: str, settings: SessionSettings, deadline: float
+        self, realm_name: str, client_id: str, settings: SessionSettings, deadline: float, caller: Caller = NOBODY
     ) -> SessionSettings:
         """Changes it. Raises InvalidField beyond what the realm allows."""
         place = Place(self._revocations.realm(realm_name), self._keys[realm_name], 0)
         async with until(deadline, Call(tried=True)):
-            changed = await self._policies.put(place.keys, self._settings(place), client_id, settings)
-        audit.info("client_settings_changed", realm=realm_name, evict_oldest=changed.evict_oldest)
-        return changed
+            point = await self._policies.put(place.keys, self._settings(place), client_id, settings, caller)
+        audit.info(
+            "client_settings_changed", realm=realm_name, evict_oldest=settings.evict_oldest, actor=caller.name,
+            audit=points_text([(0, point)] if point else []),
+        )  # fmt: skip
+        return settings
 
 
 def _seed(operation: Operation) -> bytes:

@@ -13,7 +13,10 @@ ROOT = Path(__file__).parent.parent
 SDK = ROOT / "sdk/revocation_sdk"
 GENERATED = ROOT / "sdk/revocation_api/v1"
 WIRE = {
-    *(SDK / name for name in ("_wire.py", "_requests.py", "_session_requests.py", "_stream.py", "_worker.py")),
+    *(
+        SDK / name
+        for name in ("_wire.py", "_requests.py", "_session_requests.py", "_stream.py", "_worker.py", "audit.py")
+    ),
     *(ROOT / "revocation/rpc").glob("*.py"),
 }
 """The only modules that know protobuf classes."""

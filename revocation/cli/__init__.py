@@ -27,6 +27,7 @@ _MODULES = {
     "watch": "watch",
     "sessions": "sessions",
     "members": "members",
+    "audit": "audit",
     "status": "status",
     "doctor": "doctor",
 }

@@ -8,6 +8,7 @@ from operator import attrgetter
 import structlog
 
 from revocation import __version__, limits
+from revocation.audit import INSTALLATION
 from revocation.canary import REALM as CANARY_REALM
 from revocation.canary import Canary
 from revocation.errors import InvalidField
@@ -18,6 +19,7 @@ from revocation.rpc import landing, stream, wire
 from revocation.rpc.calls import Calls, Context
 from revocation.telemetry import audit
 from revocation_api.v1 import revocation_pb2 as pb
+from revocation_sdk._audit import points_text
 from revocation_sdk._lattice import Kind
 from revocation_sdk._position import NOWHERE
 
@@ -39,7 +41,7 @@ class RevocationServicer:
             self._check_ack(request.min_ack)
             if request.dry_run:
                 return wire.impact(await self._rails.impact(*wire.dry_run(request), deadline))
-            operation, target = wire.operation(request, caller.name), wire.target(request)
+            operation, target = wire.operation(request, caller), wire.target(request)
             operation = await self._rails.admit(operation, target, caller, wire.consent(request), deadline)
             receipt = await self._service.revoke(operation, target, deadline)
             self._record(operation, target.kind, 1, receipt, request.reason)
@@ -50,7 +52,7 @@ class RevocationServicer:
     async def BatchRevokeTokens(self, request: pb.BatchRevokeTokensRequest, context: Context) -> pb.RevokeResponse:
         async def body(caller: Caller, deadline: float) -> pb.RevokeResponse:
             self._check_ack(request.min_ack)
-            operation, tokens = wire.operation(request, caller.name), wire.batch(request)
+            operation, tokens = wire.operation(request, caller), wire.batch(request)
             receipt = await self._service.revoke_tokens(operation, tokens, deadline)
             self._record(operation, Kind.TOKEN, len(tokens.values), receipt, request.reason)
             return wire.receipt(request.op_id, receipt)
@@ -97,11 +99,15 @@ class RevocationServicer:
         return await self._calls.run(context, "ListMembers", "", body)
 
     async def StrikeMember(self, request: pb.StrikeMemberRequest, context: Context) -> pb.StrikeMemberResponse:
-        async def body(_: Caller, __: float) -> pb.StrikeMemberResponse:
+        async def body(caller: Caller, __: float) -> pb.StrikeMemberResponse:
             member = wire.identifier("id", request.id)
-            if not await self._node.strike(member):
+            struck = await self._node.strike(member, caller)
+            if not struck:
                 raise InvalidField("id", "is no silent member of the registry; `members list` shows them")
-            log.warning("member_struck_by_operator", member=member)
+            log.warning(
+                "member_struck_by_operator", member=member, actor=caller.name, realm=INSTALLATION,
+                audit=points_text((partition, point) for partition, point in struck if point.number),
+            )  # fmt: skip
             return pb.StrikeMemberResponse()
 
         return await self._calls.run(context, "StrikeMember", "", body)
@@ -142,7 +148,7 @@ class RevocationServicer:
         audit(
             "revoked", actor=operation.caller, realm=operation.realm, kind=kind.name.lower(),
             count=count, stored=receipt.stored, reason_given=bool(reason),
-            position=last.seq, digest=last.digest.hex(),
+            position=last.seq, digest=last.digest.hex(), role=operation.role, audit=points_text(receipt.audit),
         )  # fmt: skip
 
     def _status(self, realm_name: str) -> pb.GetStatusResponse:

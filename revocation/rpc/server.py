@@ -18,18 +18,20 @@ from revocation.auth import Authorizer
 from revocation.canary import Reserved
 from revocation.config import Config
 from revocation.node import Node
+from revocation.rpc.audit import AuditServicer
 from revocation.rpc.calls import Calls
 from revocation.rpc.revocations import RevocationServicer
 from revocation.rpc.sessions import SessionServicer
-from revocation.rpc.strict import Lenient, or_empty, unary
+from revocation.rpc.strict import Lenient, one_request, or_empty
 from revocation.rpc.watch import Watch
-from revocation_api.v1 import revocation_pb2, session_pb2
+from revocation_api.v1 import audit_pb2, revocation_pb2, session_pb2
 
 log = structlog.get_logger("revocation.rpc")
 
 SERVICE = "revocation.v1.RevocationService"
 SESSION_SERVICE = "revocation.v1.SessionService"
-_SERVICES = (SERVICE, SESSION_SERVICE)
+AUDIT_SERVICE = "revocation.v1.AuditService"
+_SERVICES = (SERVICE, SESSION_SERVICE, AUDIT_SERVICE)
 _OPTIONS = (
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
     ("grpc.max_send_message_length", 2 * limits.MESSAGE_BYTES),
@@ -60,6 +62,7 @@ class Server:
             (
                 _handlers(SERVICE, revocation_pb2.DESCRIPTOR, RevocationServicer(self.calls, node), self._watch),
                 _handlers(SESSION_SERVICE, session_pb2.DESCRIPTOR, SessionServicer(self.calls, node), self._watch),
+                _handlers(AUDIT_SERVICE, audit_pb2.DESCRIPTOR, AuditServicer(self.calls, node), self._watch),
             )
         )
         lenient: Any = Lenient(self._server)
@@ -104,7 +107,8 @@ def _handlers(name: str, file: Any, servicer: Any, watch: Watch) -> grpc.Generic
                 watch.serve, request_deserializer=or_empty(request.FromString), response_serializer=bytes
             )
         else:
-            handlers[method.name] = unary(watch.calls, method.name, getattr(servicer, method.name), request, response)
+            body, streams = getattr(servicer, method.name), method.server_streaming
+            handlers[method.name] = one_request(watch.calls, method.name, body, request, response, streams=streams)
     return grpc.method_handlers_generic_handler(name, handlers)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from revocation import limits
 from revocation.errors import InvalidField
 from revocation.model import Operation, request_digest
+from revocation.roles import Caller
 from revocation.rpc import stream, wire
 from revocation.session_base import Grant, Owner
 from revocation.session_lists import PAGE, Shown
@@ -19,7 +20,7 @@ from revocation_api.v1 import session_pb2 as pb
 _MOST_SECONDS = 0xFFFFFFFE
 
 
-def opening(request: pb.OpenSessionRequest, caller: str) -> Opening:
+def opening(request: pb.OpenSessionRequest, caller: Caller) -> Opening:
     """Who wants a session. Raises InvalidField."""
     return Opening(
         operation=operation(request, caller),
@@ -31,14 +32,15 @@ def opening(request: pb.OpenSessionRequest, caller: str) -> Opening:
     )
 
 
-def operation(request: Any, caller: str) -> Operation:
+def operation(request: Any, caller: Caller) -> Operation:
     """The identity of what is to be done: op id, caller and a digest of the content. Raises InvalidField."""
     content = type(request)()
     content.CopyFrom(request)
     for field in {"op_id", "reason"} & set(request.DESCRIPTOR.fields_by_name):
         content.ClearField(field)
     text = f"{request.DESCRIPTOR.name}\0".encode() + content.SerializeToString(deterministic=True)
-    return Operation(request.realm, caller, wire.op_id(request.op_id), request_digest(text))
+    reason = request.reason if "reason" in request.DESCRIPTOR.fields_by_name else ""
+    return Operation(request.realm, caller.name, wire.op_id(request.op_id), request_digest(text), caller.role, reason)
 
 
 def owner(request: Any) -> Owner:

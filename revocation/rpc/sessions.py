@@ -20,15 +20,15 @@ class SessionServicer:
 
     async def OpenSession(self, request: pb.OpenSessionRequest, context: Context) -> pb.SessionGrant:
         async def body(caller: Caller, deadline: float) -> pb.SessionGrant:
-            opening = session_wire.opening(request, caller.name)
+            opening = session_wire.opening(request, caller)
             return session_wire.grant(await self._sessions.open(opening, deadline))
 
         return await self._calls.run(context, "OpenSession", request.realm, body)
 
     async def RefreshSession(self, request: pb.RefreshSessionRequest, context: Context) -> pb.SessionGrant:
-        async def body(_: Caller, deadline: float) -> pb.SessionGrant:
+        async def body(caller: Caller, deadline: float) -> pb.SessionGrant:
             device, life_s = session_wire.device(request.device), request.access_token_life_s
-            grant = await self._sessions.refresh(request.realm, request.refresh_token, life_s, device, deadline)
+            grant = await self._sessions.refresh(request.realm, request.refresh_token, life_s, device, deadline, caller)
             return session_wire.grant(grant)
 
         return await self._calls.run(context, "RefreshSession", request.realm, body)
@@ -53,7 +53,7 @@ class SessionServicer:
     async def EndSession(self, request: pb.EndSessionRequest, context: Context) -> revocation_pb2.RevokeResponse:
         async def body(caller: Caller, deadline: float) -> revocation_pb2.RevokeResponse:
             wire.bounded("reason", request.reason, limits.REASON_BYTES)
-            sid, operation = wire.identifier("sid", request.sid), session_wire.operation(request, caller.name)
+            sid, operation = wire.identifier("sid", request.sid), session_wire.operation(request, caller)
             receipt = await self._sessions.end(operation, session_wire.owner(request), sid, deadline)
             return wire.receipt(request.op_id, receipt)
 
@@ -62,7 +62,7 @@ class SessionServicer:
     async def EndOtherSessions(self, request: pb.EndOtherSessionsRequest, context: Context) -> pb.SessionGrant:
         async def body(caller: Caller, deadline: float) -> pb.SessionGrant:
             wire.identifier("subject", request.subject)
-            keep, operation = wire.identifier("keep", request.keep), session_wire.operation(request, caller.name)
+            keep, operation = wire.identifier("keep", request.keep), session_wire.operation(request, caller)
             owner, life_s = session_wire.owner(request), request.access_token_life_s
             return session_wire.grant(await self._sessions.end_others(operation, owner, keep, life_s, deadline))
 
@@ -76,9 +76,9 @@ class SessionServicer:
         return await self._calls.run(context, "TouchSession", request.realm, body)
 
     async def SetClientSettings(self, request: pb.SetClientSettingsRequest, context: Context) -> pb.ClientSettings:
-        async def body(_: Caller, deadline: float) -> pb.ClientSettings:
+        async def body(caller: Caller, deadline: float) -> pb.ClientSettings:
             client_id, wanted = wire.identifier("client_id", request.client_id), session_wire.settings(request.settings)
-            held = await self._sessions.set_client_settings(request.realm, client_id, wanted, deadline)
+            held = await self._sessions.set_client_settings(request.realm, client_id, wanted, deadline, caller)
             return session_wire.settings_answer(held)
 
         return await self._calls.run(context, "SetClientSettings", request.realm, body)

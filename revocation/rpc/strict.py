@@ -15,8 +15,13 @@ _MALFORMED = object()
 Method = Callable[[Any, Context], Awaitable[Any]]
 
 
-def unary(calls: Calls, name: str, method: Method, request: Any, response: Any) -> grpc.RpcMethodHandler[Any, Any]:
-    """The handler of a unary method; what cannot be read is refused like any other bad input."""
+def one_request(
+    calls: Calls, name: str, method: Method, request: Any, response: Any, *, streams: bool = False
+) -> grpc.RpcMethodHandler[Any, Any]:
+    """The handler of a method with one request; what cannot be read is refused like any other bad input.
+
+    A method that `streams` its answers writes them to its context.
+    """
 
     def read(raw: bytes) -> Any:
         try:
@@ -29,9 +34,11 @@ def unary(calls: Calls, name: str, method: Method, request: Any, response: Any) 
             await calls.refuse(context, name, InvalidField("request", f"is no {request.DESCRIPTOR.name} in protobuf"))
         return await method(message, context)
 
-    return grpc.unary_unary_rpc_method_handler(
+    kind: Any = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+    handler: grpc.RpcMethodHandler[Any, Any] = kind(
         handle, request_deserializer=read, response_serializer=response.SerializeToString
     )
+    return handler
 
 
 def or_empty(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:

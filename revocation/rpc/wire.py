@@ -11,6 +11,7 @@ from revocation.errors import InvalidField
 from revocation.impact import Impact
 from revocation.model import Operation, Receipt, Target, Tokens, request_digest
 from revocation.rails import Consent
+from revocation.roles import Caller
 from revocation.rpc import stream
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._judge import Facts, Revoked
@@ -104,7 +105,7 @@ def _key(message: pb.KeyTarget) -> Target:
     return Target(Kind.KEY, _issuer(message, "key."), "kid:" + identifier("key.kid", message.kid))
 
 
-def operation(request: pb.RevokeRequest | pb.BatchRevokeTokensRequest, caller: str) -> Operation:
+def operation(request: pb.RevokeRequest | pb.BatchRevokeTokensRequest, caller: Caller) -> Operation:
     """The operation's identity: op id, caller, and a digest of what is asked. Raises InvalidField."""
     bounded("reason", request.reason, limits.REASON_BYTES)
     content = type(request)()
@@ -112,7 +113,7 @@ def operation(request: pb.RevokeRequest | pb.BatchRevokeTokensRequest, caller: s
     for field in ("op_id", "min_ack", "reason"):
         content.ClearField(field)
     digest = request_digest(content.SerializeToString(deterministic=True))
-    return Operation(request.realm, caller, op_id(request.op_id), digest)
+    return Operation(request.realm, caller.name, op_id(request.op_id), digest, caller.role, request.reason)
 
 
 def dry_run(request: pb.RevokeRequest) -> tuple[str, Target]:

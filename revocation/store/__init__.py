@@ -8,10 +8,13 @@ gate is shut; they raise StoreUnavailable only when nothing is known about what 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Protocol
+
+from revocation_sdk._audit import AuditPoint, AuditRecord
 
 FORMAT = 1
 """Version of the layout. A newer one is refused."""
@@ -20,6 +23,9 @@ SLOT_S = 256
 """Width of a segment in expiry time: rows that expire in the same slot lie in one key."""
 
 ZERO = "0" * 40
+
+
+NO_AUDIT: Mapping[str, bytes] = MappingProxyType({})
 
 
 class StoreUnavailable(Exception):
@@ -93,6 +99,7 @@ class Op:
     groups: tuple[Denials | Cutoffs, ...]
     above: int = 0
     """The version of its cutoffs must be larger than this one, which another partition has drawn."""
+    audit: AuditRecord | None = None
 
 
 class OpState(Enum):
@@ -114,6 +121,8 @@ class OpResult:
     seq: int = 0
     realm_seq: int = 0
     realm_digest: bytes = b""
+    audit: AuditPoint | None = None
+    """Where the audit says so; None: it does not, or not by this script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,9 +241,15 @@ class Store(Protocol):
         """Ends all connections."""
 
     async def commit(
-        self, partition: int, who: Standing, caller_ms: int, ops: Sequence[Op], durability: Durability
+        self,
+        partition: int,
+        who: Standing,
+        caller_ms: int,
+        ops: Sequence[Op],
+        durability: Durability,
+        audits: Mapping[str, bytes] = NO_AUDIT,
     ) -> Committed | Closed:
-        """Commits operations, all or none; each with its own result."""
+        """Commits operations, all or none; each with its own result. `audits`: by realm, what goes into its audit."""
 
     async def barrier(
         self, partition: int, who: Standing, caller_ms: int, durability: Durability, *, newcomer: bool = False

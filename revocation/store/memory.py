@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from revocation.store import (
     LOADING,
+    NO_AUDIT,
     Closed,
     Committed,
     Cutoffs,
@@ -33,14 +34,16 @@ from revocation.store import (
     opening_digest,
     segment_of,
 )
+from revocation.store.memory_audit import MemoryAudit
 from revocation.store.memory_data import Data
 from revocation.store.memory_mailbox import MemoryMailbox
 from revocation.store.memory_sessions import MemorySessions
 from revocation.store.segments import split, split_all
+from revocation_sdk._audit import AuditPoint
 from revocation_sdk._lattice import CUTOFF, Group, join_groups
 
 
-class MemoryStore(MemorySessions, MemoryMailbox):
+class MemoryStore(MemorySessions, MemoryAudit, MemoryMailbox):
     """The store in memory. Tests change its public fields as they like."""
 
     def __init__(
@@ -92,7 +95,13 @@ class MemoryStore(MemorySessions, MemoryMailbox):
         """Nothing to close."""
 
     async def commit(
-        self, partition: int, who: Standing, caller_ms: int, ops: Sequence[Op], durability: Durability
+        self,
+        partition: int,
+        who: Standing,
+        caller_ms: int,
+        ops: Sequence[Op],
+        durability: Durability,
+        audits: Mapping[str, bytes] = NO_AUDIT,
     ) -> Committed | Closed:
         """See lua/commit.lua."""
         data, now = self._enter(partition)
@@ -106,6 +115,8 @@ class MemoryStore(MemorySessions, MemoryMailbox):
         if fresh and len(data.log) >= self._longest_log:
             return Closed.FULL
         self._write(partition, list(fresh.values()), now)
+        new = [fresh.get(op.key) is op for op in ops]
+        points = {realm: self._audit(data, realm, sealed, ops, new, now) for realm, sealed in audits.items()}
         results = []
         for op in ops:
             record = data.ops[op.key]
@@ -113,9 +124,22 @@ class MemoryStore(MemorySessions, MemoryMailbox):
                 results.append(OpResult(OpState.CONFLICT))
                 continue
             record.until_ms = now + self._op_retention_ms
-            results.append(record.result if op.key in fresh else replace(record.result, state=OpState.AGAIN))
+            results.append(
+                replace(record.result, audit=points.get(op.realm))
+                if op.key in fresh
+                else replace(record.result, state=OpState.AGAIN)
+            )
         data.high = max(data.high, now)
         return Committed(now, data.at.seq, tuple(results), self._copies(durability))
+
+    def _audit(
+        self, data: Data, realm: str, sealed: bytes, ops: Sequence[Op], new: list[bool], now: int
+    ) -> AuditPoint | None:
+        """One entry for what is new in a realm; it says which of the operations that is."""
+        which = "".join("01"[fresh] for op, fresh in zip(ops, new, strict=True) if op.realm == realm)
+        if "1" not in which:
+            return None
+        return data.audit(realm, now, data.realms[realm][0], which if "0" in which else "", sealed)
 
     def _write(self, partition: int, ops: list[Op], now: int) -> None:
         """One record for each realm, one version for all."""

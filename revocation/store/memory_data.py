@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from revocation.store import HOLD_MS, ZERO, Closed, LogEntry, Member, OpResult, OpState, Registry, Standing
+from revocation.store.memory_audit import Chain
 from revocation.store.memory_mailbox import MailData
 from revocation.store.memory_sessions import SessionData
+from revocation_sdk._audit import AuditPoint
 from revocation_sdk._lattice import Kind
 
 
@@ -42,6 +44,7 @@ class Data:
     ops: dict[str, _OpRecord] = field(default_factory=dict)
     sessions: SessionData = field(default_factory=SessionData)
     mail: MailData = field(default_factory=MailData)
+    audits: dict[str, Chain] = field(default_factory=dict)
 
     def note_usable(self) -> None:
         """H6: settled, and every member has confirmed this history."""
@@ -116,6 +119,10 @@ class Data:
             drawn = (int(version), int(at_ms), int(expires_at))
             result = OpResult(OpState.DONE, *drawn, seq, realm_seq, bytes.fromhex(realm_digest))
             self.ops.setdefault(key, _OpRecord(until_ms, request, result))
+
+    def audit(self, realm: str, now: int, seq: int, extra: str, sealed: bytes) -> AuditPoint:
+        """The next entry of a realm's audit."""
+        return self.audits.setdefault(realm, Chain()).add(now, seq, extra, sealed)
 
     def op_fields(self, key: str) -> tuple[str, ...]:
         """The op record as scripts keep it: digest, version, at, expiry, seq, realm seq, realm digest."""

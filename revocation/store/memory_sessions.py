@@ -13,6 +13,7 @@ from revocation.store.sessions import (
     ENTRY_BYTES,
     Again,
     Behind,
+    ClientSettings,
     Count,
     Entry,
     Finish,
@@ -185,6 +186,9 @@ class MemorySessions(ABC):
                 index.pop(gone, None)
         _write_entry(held, step, now)
         stepped = self._write_log(partition, step, rows, expires_at, now)
+        if rows and step.audit:
+            extra = str(len(evicted)) if evicted else ""
+            stepped = replace(stepped, audit=data.audit(step.realm, now, stepped.realm_seq, extra, step.audit))
         return replace(stepped, count=count, copies=self._copies(durability))
 
     def _keep_row(self, data: Data, realm: str, key_tag: int, row: bytes, now: int, why: str) -> bytes:
@@ -229,22 +233,22 @@ class MemorySessions(ABC):
         return Stepped(now, data.at.seq, rows, realm_seq, bytes.fromhex(realm_digest))
 
     async def client_settings(
-        self, log_id: str, realm: str, names: tuple[str, ...], new: str, most: int
-    ) -> str | Closed | None:
+        self, log_id: str, realm: str, names: tuple[str, ...], new: str, most: int, audit: bytes = b""
+    ) -> ClientSettings | Closed | None:
         """See lua/clients.lua."""
-        data, _ = self._enter(0)
+        data, now = self._enter(0)
         if closed := self._gate(data, log_id):
             return closed
         clients = data.sessions.clients
         found = next((clients[realm, name] for name in names if (realm, name) in clients), "")
         if not new:
-            return found
+            return ClientSettings(found)
         if not found and sum(of == realm for of, _ in clients) >= most:
             return None
         for name in names:
             clients.pop((realm, name), None)
         clients[realm, names[0]] = new
-        return new
+        return ClientSettings(new, data.audit(realm, now, 0, "", audit) if audit else None)
 
     async def index_names(
         self, partition: int, log_id: str, realm: str, cursor: int, count: int

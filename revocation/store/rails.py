@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from revocation.store import Closed, Store
+from revocation.store.audit import AuditStore
 from revocation.store.mailbox import MailStore
 from revocation.store.sessions import Entry, Sealed, SessionStore
 
@@ -43,5 +44,5 @@ class DeskStore(SessionStore, RailsStore, Protocol):
     """Sessions, and what is asked about all of them."""
 
 
-class FullStore(Store, DeskStore, MailStore, Protocol):
+class FullStore(Store, DeskStore, AuditStore, MailStore, Protocol):
     """A store that can do all that the service needs."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -27,6 +27,7 @@ from redis.exceptions import (
 
 from revocation.store import (
     FORMAT,
+    NO_AUDIT,
     SLOT_S,
     Closed,
     Committed,
@@ -46,18 +47,21 @@ from revocation.store import (
 )
 from revocation.store.hints import HINTS
 from revocation.store.nodes import Nodes, OneNode, client_of
+from revocation.store.redis_audit import AUDIT_SCRIPTS, AUDITED_SCRIPTS, RedisAudit, audit_point
 from revocation.store.redis_mailbox import RedisMailbox
 from revocation.store.redis_sessions import SESSION_SCRIPTS, RedisSessions
 from revocation.store.segments import split, split_all
 from revocation.store.trouble import describe, did_nothing, kind_of
+from revocation_sdk._audit import AuditPoint
 
-_SCRIPTS = ("commit", "barrier", "beat", "open", "confirm", "settle", "strike", "propose", "segments", *SESSION_SCRIPTS)
+_OWN_SCRIPTS = ("commit", "barrier", "beat", "open", "confirm", "settle", "strike", "propose", "segments")
+_SCRIPTS = (*_OWN_SCRIPTS, *SESSION_SCRIPTS, *AUDIT_SCRIPTS)
 _SAFE_POLICIES = ("noeviction",)
 _OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
 _LONGEST_WAIT_MS = 2_500  # of a blocked command: well below a socket's time-out, or it would look like a dead server
 
 
-class RedisStore(RedisSessions, RedisMailbox):
+class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
     """The store on Redis or Valkey: one server, or several that `nodes` tells apart."""
 
     def __init__(
@@ -81,7 +85,11 @@ class RedisStore(RedisSessions, RedisMailbox):
         """Told the kind of every failed call, a key of `hints.HINTS`."""
         folder = files("revocation.store") / "lua"
         common = (folder / "partition.lua").read_text()
-        self._sources = {name: common + (folder / f"{name}.lua").read_text() for name in _SCRIPTS}
+        audited = common + (folder / "audit.lua").read_text()
+        self._sources = {
+            name: (audited if name in AUDITED_SCRIPTS else common) + (folder / f"{name}.lua").read_text()
+            for name in _SCRIPTS
+        }
         self._shas: dict[str, str] = {}
 
     @classmethod
@@ -144,7 +152,13 @@ class RedisStore(RedisSessions, RedisMailbox):
     # -- scripts ------------------------------------------------------------------------------------------------
 
     async def commit(
-        self, partition: int, who: Standing, caller_ms: int, ops: Sequence[Op], durability: Durability
+        self,
+        partition: int,
+        who: Standing,
+        caller_ms: int,
+        ops: Sequence[Op],
+        durability: Durability,
+        audits: Mapping[str, bytes] = NO_AUDIT,
     ) -> Committed | Closed:
         arguments: list[Any] = [
             *_who(who),
@@ -157,10 +171,15 @@ class RedisStore(RedisSessions, RedisMailbox):
         ]
         for op in ops:
             arguments += _op_arguments(op)
+        for audited in audits.items():
+            arguments += audited
         reply, copies = await self._durably("commit", partition, arguments, durability)
         if len(reply) == 1:
             return Closed(reply[0].decode())
-        results = tuple(_op_result(result) for result in reply[3])
+        points = {realm: audit_point(*point) for realm, *point in zip(*[iter(reply[4])] * 3, strict=True)}
+        results = tuple(
+            _op_result(result, points.get(op.realm.encode())) for op, result in zip(ops, reply[3], strict=True)
+        )
         return Committed(int(reply[1]), int(reply[2]), results, copies)
 
     async def barrier(
@@ -408,12 +427,13 @@ def _op_arguments(op: Op) -> list[Any]:
     return [op.realm, op.key, op.digest, count, *groups]
 
 
-def _op_result(reply: list[bytes]) -> OpResult:
+def _op_result(reply: list[bytes], audit: AuditPoint | None) -> OpResult:
     state = OpState(reply[0].decode())
     if state is OpState.CONFLICT:
         return OpResult(state)
     version, at, expires, seq, realm_seq = map(int, reply[1:6])
-    return OpResult(state, version, at, expires, seq, realm_seq, bytes.fromhex(reply[6].decode()))
+    digest = bytes.fromhex(reply[6].decode())
+    return OpResult(state, version, at, expires, seq, realm_seq, digest, audit if state is OpState.DONE else None)
 
 
 def _registry(reply: list[Any]) -> Registry:

@@ -8,9 +8,11 @@ from typing import Any
 
 from revocation.store import SLOT_S, Closed, Durability, Standing, segment_of
 from revocation.store.rails import IndexPart
+from revocation.store.redis_audit import audit_point
 from revocation.store.sessions import (
     Again,
     Behind,
+    ClientSettings,
     Count,
     Entry,
     Finish,
@@ -74,7 +76,9 @@ class RedisSessions(ABC):
             case b"ok":
                 numbers = [int(reply[number]) for number in (1, 2, 4, 6)]
                 now_ms, seq, realm_seq, count = numbers
-                return Stepped(now_ms, seq, reply[3], realm_seq, bytes.fromhex(reply[5].decode()), count, copies)
+                digest, audit = bytes.fromhex(reply[5].decode()), audit_point(*reply[7:9])
+                audited = audit if audit.number else None
+                return Stepped(now_ms, seq, reply[3], realm_seq, digest, count, copies, audited)
             case b"again":
                 return Again(int(reply[1]), int(reply[2]), tuple(field.decode() for field in reply[3:]), copies)
             case b"behind":
@@ -84,13 +88,16 @@ class RedisSessions(ABC):
                 return Turned(word) if word in {turned.value for turned in Turned} else Closed(word)
 
     async def client_settings(
-        self, log_id: str, realm: str, names: tuple[str, ...], new: str, most: int
-    ) -> str | Closed | None:
+        self, log_id: str, realm: str, names: tuple[str, ...], new: str, most: int, audit: bytes = b""
+    ) -> ClientSettings | Closed | None:
         """See lua/clients.lua."""
-        reply, _ = await self._durably("clients", 0, [log_id, realm, most, *names, new], Durability())
+        reply, _ = await self._durably("clients", 0, [log_id, realm, most, audit, *names, new], Durability())
         if reply[0] == b"full":
             return None
-        return reply[1].decode() if len(reply) > 1 else Closed(reply[0].decode())
+        if len(reply) == 1:
+            return Closed(reply[0].decode())
+        point = audit_point(*reply[2:4])
+        return ClientSettings(reply[1].decode(), point if point.number else None)
 
     async def index_names(
         self, partition: int, log_id: str, realm: str, cursor: int, count: int
@@ -139,6 +146,8 @@ def _arguments(step: Step) -> Iterator[tuple[str, Any]]:
     yield from _action(step.action, step)
     if step.limits:
         yield from _limits(step.limits)
+    if step.audit:
+        yield "audit", step.audit
     if step.cutoff:
         yield from _cutoff(step.cutoff)
 

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol
 
 from revocation.store import Closed, Durability, Standing
+from revocation_sdk._audit import AuditPoint
 
 STAMP_BYTES = 12
 _ENTRY = struct.Struct("<8sH8sI16s")
@@ -153,6 +154,8 @@ class Step:
     digest: str = ""
     limits: Limits | None = None
     cutoff: SubjectCutoff | None = None
+    audit: bytes = b""
+    """What goes into the realm's audit if this revokes something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,15 @@ class Stepped:
     realm_digest: bytes = b""
     count: int = 0
     copies: int = 0
+    audit: AuditPoint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSettings:
+    """The settings of a client as text, "" if there are none; and where the audit tells of their change."""
+
+    text: str
+    audit: AuditPoint | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +221,9 @@ class SessionStore(Protocol):
         """Commits a step, or says why not."""
 
     async def client_settings(
-        self, log_id: str, realm: str, names: tuple[str, ...], new: str, most: int
-    ) -> str | Closed | None:
-        """The settings of a client after `new` (if not empty) was written; "" if there are none, None if full."""
+        self, log_id: str, realm: str, names: tuple[str, ...], new: str, most: int, audit: bytes = b""
+    ) -> ClientSettings | Closed | None:
+        """The settings of a client after `new` (if not empty) was written, with the `audit`; None if full."""
 
 
 def parse_record(value: bytes | None) -> Sealed | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ import grpc
 
 from revocation_sdk._channel import Endpoint, Endpoints, Security
 from revocation_sdk._operation import Operation
-from revocation_sdk._retry import NOT_CONNECTED, Failure, Retry
+from revocation_sdk._retry import NOT_CONNECTED, Failure, Retry, error_of
 from revocation_sdk._wire import failure_of
 from revocation_sdk.errors import RevocationError
 
@@ -62,6 +63,33 @@ class Calls:
             except ValueError:  # somebody closed the channel just now
                 failure = NOT_CONNECTED
             await asyncio.sleep(self._failed(endpoint, retry, failure))
+
+    def stream(self, stub: type[Any], method: str, request: Any, timeout: float) -> Iterator[Any]:
+        """The answers of a call that streams; `timeout` is for the first. Raises RevocationError.
+
+        Until that came, other addresses are tried; what breaks later ends it.
+        """
+        retry = Retry(time.monotonic(), timeout, mutates=False)
+        while True:
+            endpoint, metadata = self._prepare(retry)
+            call, begun = None, False
+            try:
+                if not endpoint.proven and not endpoint.reached(endpoint.probe(retry.attempt_s(time.monotonic()))):
+                    failure = NOT_CONNECTED
+                else:
+                    call = getattr(endpoint.stub(stub), method)(request, metadata=metadata)
+                    for answer in call:
+                        begun = endpoint.proven = True
+                        yield answer
+                    return
+            except grpc.RpcError as error:
+                failure = failure_of(error)
+            finally:
+                if call is not None:
+                    call.cancel()
+            if begun:
+                raise error_of(failure)
+            time.sleep(self._failed(endpoint, retry, failure))
 
     def _prepare(self, retry: Retry) -> tuple[Endpoint, tuple[tuple[str, str], ...]]:
         try:

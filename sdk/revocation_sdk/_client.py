@@ -141,3 +141,8 @@ class BaseClient:
         if not fresh:
             self._core.checker.allowed()
         return Freshness(fresh, sight.age_s, self._core.following.position_text(sight.lease))
+
+
+def core_of(client: BaseClient) -> Core:
+    """The parts of a client, for modules of this package that add to it."""
+    return client._core

@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from revocation import refresh
 from revocation.errors import InvalidField
+from revocation.roles import Caller
 from revocation.rpc import session_wire, stream, wire
 from revocation.rpc.errors import code_of, trailers
 from revocation_api.v1 import revocation_pb2 as pb
@@ -20,8 +21,8 @@ from tests.fuzz.target import Finding, Target, check_text
 
 Reader = Callable[[Any], object]
 READERS: tuple[tuple[Any, tuple[Reader, ...]], ...] = (
-    (pb.RevokeRequest, (wire.target, lambda m: wire.operation(m, "me"), lambda m: wire.ack_level(m.min_ack))),
-    (pb.BatchRevokeTokensRequest, (wire.batch, lambda m: wire.operation(m, "me"))),
+    (pb.RevokeRequest, (wire.target, lambda m: wire.operation(m, Caller("me")), lambda m: wire.ack_level(m.min_ack))),
+    (pb.BatchRevokeTokensRequest, (wire.batch, lambda m: wire.operation(m, Caller("me")))),
     (pb.CheckRequest, (wire.facts, lambda m: stream.positions_from(m.not_older_than))),
     (pb.GetVersionRequest, (wire.issuer_of,)),
     (pb.StrikeMemberRequest, (lambda m: wire.identifier("id", m.id),)),
@@ -29,11 +30,11 @@ READERS: tuple[tuple[Any, tuple[Reader, ...]], ...] = (
         pb.WatchRequest,
         (lambda m: stream.positions_from(m.hello.resume), lambda m: stream.positions_from(m.ping.applied)),
     ),
-    (session_pb2.OpenSessionRequest, (lambda m: session_wire.opening(m, "me"),)),
+    (session_pb2.OpenSessionRequest, (lambda m: session_wire.opening(m, Caller("me")),)),
     (session_pb2.RefreshSessionRequest, (lambda m: session_wire.device(m.device),)),
     (session_pb2.ListSessionsRequest, (session_wire.owner, session_wire.page_size)),
-    (session_pb2.EndSessionRequest, (session_wire.owner, lambda m: session_wire.operation(m, "me"))),
-    (session_pb2.EndOtherSessionsRequest, (session_wire.owner, lambda m: session_wire.operation(m, "me"))),
+    (session_pb2.EndSessionRequest, (session_wire.owner, lambda m: session_wire.operation(m, Caller("me")))),
+    (session_pb2.EndOtherSessionsRequest, (session_wire.owner, lambda m: session_wire.operation(m, Caller("me")))),
     (session_pb2.SetClientSettingsRequest, (lambda m: session_wire.settings(m.settings),)),
 )
 

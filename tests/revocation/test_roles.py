@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from revocation.roles import ACROSS_REALMS, TABLE, Role, Roles, RolesInvalid, may, read_roles
-from revocation_api.v1 import revocation_pb2, session_pb2
+from revocation_api.v1 import audit_pb2, revocation_pb2, session_pb2
 
 METHODS = [
     method.name
-    for file in (revocation_pb2, session_pb2)
+    for file in (revocation_pb2, session_pb2, audit_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 ]

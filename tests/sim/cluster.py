@@ -7,13 +7,14 @@ moment, so that a replica can hold any earlier state: that is "loss of a suffix"
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from random import Random
 from typing import Any, TypeVar
 
 from revocation.store import (
+    NO_AUDIT,
     Closed,
     Committed,
     Durability,
@@ -385,10 +386,16 @@ class SimStore:
     # -- the protocol -------------------------------------------------------------------------------------------
 
     async def commit(
-        self, partition: int, who: Standing, caller_ms: int, ops: Sequence[Op], durability: Durability
+        self,
+        partition: int,
+        who: Standing,
+        caller_ms: int,
+        ops: Sequence[Op],
+        durability: Durability,
+        audits: Mapping[str, bytes] = NO_AUDIT,
     ) -> Committed | Closed:
         node = self.node
-        reply = await self._call(lambda m: m.commit(partition, who, caller_ms, ops, Durability()))
+        reply = await self._call(lambda m: m.commit(partition, who, caller_ms, ops, Durability(), audits))
         if isinstance(reply, Closed):
             await self._return(node)
             return reply

@@ -14,6 +14,7 @@ from revocation.store.rails import FullStore
 from revocation.store.sessions import (
     Again,
     Behind,
+    ClientSettings,
     Count,
     Entry,
     Finish,
@@ -44,7 +45,7 @@ class Desk:
 
     def __init__(self, actor: Actor) -> None:
         self.actor = actor
-        self.store: FullStore = actor.store  # type: ignore[assignment]
+        self.store: FullStore = actor.store
         self.world = actor.world
 
     async def look(self, *records: str, **options: Any) -> Seen:
@@ -375,7 +376,8 @@ async def test_the_gate_is_that_of_commits(desk: Desk) -> None:
 
 async def test_settings_of_clients(desk: Desk) -> None:
     async def ask(*names: str, new: str = "", realm: str = "r") -> str | Closed | None:
-        return await desk.store.client_settings(desk.actor.log_id, realm, names, new, 2)
+        answer = await desk.store.client_settings(desk.actor.log_id, realm, names, new, 2)
+        return answer.text if isinstance(answer, ClientSettings) else answer
 
     assert await ask("a") == ""
     assert await ask("a", new="1") == "1"

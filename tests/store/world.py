@@ -8,8 +8,9 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from revocation.store import Closed, Committed, Cutoffs, Denials, Durability, Op, Registry, Standing, Store, Tail
+from revocation.store import Closed, Committed, Cutoffs, Denials, Durability, Op, Registry, Standing, Tail
 from revocation.store.memory import MemoryStore
+from revocation.store.rails import FullStore
 from revocation.store.redis import RedisStore
 from revocation_sdk._lattice import DENIAL, NEVER, Kind
 
@@ -22,7 +23,7 @@ TIME_KEY = "revocation:{test}:time"
 class World(ABC):
     """A store whose time stands still until it is moved."""
 
-    store: Store
+    store: FullStore
 
     def __init__(self) -> None:
         self._now = time.time_ns() // 1_000_000

@@ -5,7 +5,9 @@
 --         realm, op key, digest of the request, number of groups, then for each group:
 --           'd', kind, tag, segment, due, rows              denials, one segment
 --           'c', kind, tag, horizon s, slot s, fingerprints cutoffs: version, time and expiry are drawn here
--- Reply {'ok', now, seq, then for each op: {state, version, at, expires, seq, realm seq, realm digest}}
+--       and last, for each realm whose changes are audited: realm, what the service sealed
+-- Reply {'ok', now, seq, then for each op: {state, version, at, expires, seq, realm seq, realm digest}, then for each
+--       audited realm with a change: realm, number and digest of the audit's entry}
 --         state: 'done', 'again' (a retry; answered as then) or 'conflict' (the op id was used for something else)
 --       {why} if the gate is closed: demoted, reopen, heal, fenced, wait, clock, full
 
@@ -22,6 +24,7 @@ local function take() at = at + 1; return ARGV[at - 1] end
 -- back, and never behind the time of day.
 local version = math.max(tonumber(m.clock or '0') + 1, now, tonumber(ARGV[8]) + 1)
 local drawn, bodies, order, kept, replies, again, fresh = false, {}, {}, {}, {}, {}, {}
+local news, audited = {}, {}  -- for each realm: which of its operations are new
 
 local function read_denials(realm)
   local kind, tag, segment, due, rows = tonumber(take()), tonumber(take()), take(), take(), take()
@@ -48,6 +51,7 @@ for _ = 1, tonumber(ARGV[9]) do
     body[#body + 1], expires = packed, math.max(expires, until_s)
   end
   local twin = fresh[key]
+  news[realm] = (news[realm] or '') .. ((known or twin) and '0' or '1')
   if known or twin then
     for i = #kept, first, -1 do kept[i] = nil end
     local fields = {}
@@ -74,6 +78,9 @@ for _ = 1, tonumber(ARGV[9]) do
   end
 end
 
+local sealed = {}
+while at <= #ARGV do local realm = take(); sealed[realm] = take() end
+
 if #order > 0 and redis.call('XLEN', LOG) >= longest then return {'full'} end
 
 -- H12: a retry writes too, on this connection, or WAIT would have nothing to wait for.
@@ -87,7 +94,12 @@ for _, realm in ipairs(order) do
     reply[5], reply[6], reply[7] = seq, realm_seq, digest
     redis.call('SET', prefix .. 'op:' .. key, table.concat({request, unpack(reply, 2)}, ' '), 'PX', retention)
   end
+  if sealed[realm] then
+    local extra = string.find(news[realm], '0', 1, true) and news[realm] or ''
+    local number, audit_digest = audit(realm, realm_seq, extra, sealed[realm])
+    audited[#audited + 1], audited[#audited + 2], audited[#audited + 3] = realm, number, audit_digest
+  end
 end
 if drawn then redis.call('HSET', META, 'clock', int(version)) end
 if now > tonumber(m.high or '0') then redis.call('HSET', META, 'high', int(now)) end
-return {'ok', int(now), m.seq or '0', replies}
+return {'ok', int(now), m.seq or '0', replies, audited}

@@ -17,7 +17,9 @@
 --   clients (8 bytes each), of_subject, of_client, overflow: limits for a new session; 0 is none
 --   slack, slot: of rows made here; row, segment, row_due: the row of an ended session
 --   version, horizon, cutoff_tag, cutoff: a subject cutoff, fingerprints (8 bytes each)
--- Reply {'ok', now, seq, rows, realm seq, realm digest, count}; {'again', now, seq, ...fields of the op record};
+--   audit: what the service sealed, for the case that something is revoked
+-- Reply {'ok', now, seq, rows, realm seq, realm digest, count, audit number ('0': none), its digest};
+--       {'again', now, seq, ...fields of the op record};
 --       {'behind', seq}: apply the log up to there and decide again; {'changed'}, {'late'}, {'limit'}, {'capped'},
 --       {'conflict'}; {why} as in commit.lua
 
@@ -167,15 +169,19 @@ if indexes[1] then
   end
 end
 local rows, realm_seq, digest = table.concat(body), '0', ZERO
+local audit_number, audit_digest = '0', ZERO
 local text = a.op and table.concat({a.op, a.digest, a.version or '0', int(expires), int(now)}, ':')
 if rows ~= '' then
   -- The op id of an opening is not in the log: a store that forgot the session must forget that it was opened, too.
   local _
   _, realm_seq, digest = append(m, realm, rows, a.expect ~= '' and text or '')
+  if a.audit then
+    audit_number, audit_digest = audit(realm, realm_seq, #evicted > 0 and int(#evicted) or '', a.audit)
+  end
 end
 if op then
   redis.call('SET', op, table.concat({a.digest, a.version or '0', int(now), int(expires), m.seq or '0', realm_seq,
     digest}, ' '), 'PX', retention)
 end
 if now > tonumber(m.high or '0') then redis.call('HSET', META, 'high', int(now)) end
-return {'ok', int(now), m.seq or '0', rows, realm_seq, digest, int(count)}
+return {'ok', int(now), m.seq or '0', rows, realm_seq, digest, int(count), audit_number, audit_digest}

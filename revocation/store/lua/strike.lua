@@ -1,7 +1,8 @@
 -- Takes a member off the registry: a silent one (H10 quietly, H11 by force), or oneself on leaving (H9).
 --
--- ARGV  log, member to strike, mode ('quiet', 'forced' or 'leave'), incarnation ('' for any), silent for ms
--- Reply {'ok'}, {'alive'}, {'gone'} or {why}
+-- ARGV  log, member to strike, mode ('quiet', 'forced' or 'leave'), incarnation ('' for any), silent for ms, and for
+--       the audit of the installation what the service sealed ('': nothing)
+-- Reply {'ok', audit number, digest}, {'alive'}, {'gone'} or {why}
 --
 -- Silence is counted up to the last sane heartbeat of anybody (`high`): a clock that jumps ahead makes nobody silent.
 
@@ -21,4 +22,5 @@ redis.call('HDEL', MEMBERS, id)
 -- Whoever strikes by force takes it that the store nodes that are missing are gone as well.
 if mode == 'forced' then redis.call('HSET', META, 'nodes', m.replicas) end
 note_usable(log, m.settled)
-return {'ok'}
+if (ARGV[6] or '') == '' then return {'ok', '0', ZERO} end
+return {'ok', audit('*', '0', '', ARGV[6])}
