@@ -7,6 +7,7 @@ message of the contract is MalformedMessage, never a crash further in.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
@@ -338,13 +339,22 @@ def failure_of(error: grpc.RpcError) -> Failure:
     return Failure(
         name,
         found.reason,
-        message[:500],
-        found.field,
-        session_end=found.session_end,
+        _line(message),
+        _line(found.field),
+        session_end=found.session_end if _WORD.fullmatch(found.session_end) else "",
         sessions=found.sessions,
-        approval=found.approval,
+        approval=_line(found.approval),
         retry_after_s=max(0.0, found.retry_after_s),
     )
+
+
+_WORD = re.compile(r"[a-z_]{1,32}")
+"""How the session ended; a later version may know more ways than this one."""
+
+
+def _line(text: str) -> str:
+    """What a peer says, as it may stand in a log: one line, not too long, without control characters."""
+    return "".join(character if character.isprintable() else " " for character in text[:500])
 
 
 class _Details:

@@ -40,7 +40,7 @@ class Freshness:
 class Verified:
     """A token that was accepted."""
 
-    claims: Mapping[str, Any]
+    claims: Mapping[str, Any] = field(repr=False)
     freshness: Freshness
 
 
@@ -151,7 +151,7 @@ class Login:
 
     access_token: str = field(repr=False)
     refresh_token: str = field(repr=False)
-    session_id: str
+    session_id: str = field(repr=False)
     expires_at: int
     """When the access token ends, in seconds since 1970."""
 
@@ -160,10 +160,10 @@ class Login:
 class Grant:
     """What an issuer needs to mint an access token for a session, and the session's next refresh token."""
 
-    session_id: str
+    session_id: str = field(repr=False)
     refresh_token: str = field(repr=False)
     subject: str = field(repr=False)
-    client_id: str
+    client_id: str = field(repr=False)
     version: tuple[int, ...]
     """[subject, client, realm]: mint as the version claim."""
     issued_at: int

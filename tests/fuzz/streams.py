@@ -309,12 +309,14 @@ class Failures(Target):
 
     def one(self, data: bytes) -> str:
         codes = list(grpc.StatusCode)
-        said = _Call(codes[(data[0] if data else 0) % len(codes)], "no", data[1:])
+        said = _Call(codes[(data[0] if data else 0) % len(codes)], data[1:60].decode("utf-8", "replace"), data[1:])
         failure = failure_of(said)
         if not 0 <= failure.retry_after_s < float("inf"):
             raise Finding(f"wait {failure.retry_after_s}")
         error = error_of(failure)
         if not isinstance(error, RevocationError) or len(repr(error)) + len(error.reason) > 2000:
             raise Finding(f"an absurd error: {error!r:.200}")
+        if not f"{error}{error.reason}{failure.field}".isprintable():
+            raise Finding(f"control characters: {error!r}")
         check_text(error.reason)
         return type(error).__name__
