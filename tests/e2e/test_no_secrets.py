@@ -25,9 +25,9 @@ import redis
 from revocation.config import effective, load
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk import RevocationClient, RevocationError, TokenIssuer, Verifier
-from tests.e2e.installation import PING_S, Installation
+from tests.e2e.installation import PING_S, Installation, Replica
 from tests.e2e.processes import until
-from tests.e2e.test_roles import ISSUER, SUBJECT, Secured
+from tests.e2e.secured import ISSUER, SUBJECT, Secured
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
@@ -45,7 +45,6 @@ class Planted(Secured):
         self.needles: dict[str, bytes] = {}
         self.texts: list[tuple[str, str]] = []
         """What was said, and where."""
-        self.installation = installation
         self.password = self.hide("password of the store", planted("password"))
         self.master = secrets.token_bytes(32)
         self.hide("master secret", base64.b64encode(self.master).decode())
@@ -54,12 +53,11 @@ class Planted(Secured):
         url = f"redis://:{self.password}@127.0.0.1:{self.store.port}/0"
         patch.setenv("REVOCATION_SECRET", f"k1:{base64.b64encode(self.master).decode()}")
         patch.setenv("REVOCATION_REDIS_URL", url)
-        super().__init__(installation)
+        binds = [(f"{ISSUER}#{SUBJECT}", "session-manager", ["default"]), (ADMIN, "admin", ["*"])]
+        super().__init__(installation, binds, realms={"default": {}, "other": {}}, log_level="debug")
+        self.embedded()
         for path in self.folder.glob("*.key"):
             self.hide(f"private key {path.name}", path.read_text().splitlines()[1])
-
-    def write_roles(self, bindings: list[tuple[str, str]]) -> None:
-        super().write_roles([*bindings, (ADMIN, "admin")])
 
     def hide(self, what: str, text: str) -> str:
         """Nobody must see this."""
@@ -90,13 +88,8 @@ class Planted(Secured):
 class Embeddedless(Installation):
     """Its replicas use the store that the environment names."""
 
-    def add_embedded(self, **flags: Any) -> Any:
-        return self.add_replicas(1, "", log_level="debug", **flags)[0]
-
-    def add_replicas(self, count: int, url: str, **flags: Any) -> Any:
-        from tests.e2e.installation import Replica
-
-        return self._start([Replica(f"replica-{number}", self.folder, **flags) for number in range(count)])
+    def add_embedded(self, **flags: Any) -> Replica:
+        return self._start([Replica("replica", self.folder, **flags)])[0]
 
 
 @pytest.fixture(scope="module")
@@ -223,9 +216,9 @@ def _refusals(made: Planted, client: RevocationClient, issuer: TokenIssuer) -> N
 
 
 def _commands(made: Planted, token: str) -> None:
-    cert, key = made.certificate(ADMIN)
+    ca, cert, key = made.files(ADMIN)
     sub = made.hide("sub of a command", planted("sub"))
-    options = ["--address", made.replica.address, "--ca", str(made.folder / "ca.pem"), "--cert", str(cert)]
+    options = ["--address", made.replica.address, "--ca", str(ca), "--cert", str(cert)]
     options += ["--cert-key", str(key)]
     for words in (
         ["check", "-"], ["revoke", "token", "-"], ["revoke", "subject", sub], ["revoke", "session", sub, "--json"],
