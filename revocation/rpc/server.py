@@ -31,6 +31,8 @@ log = structlog.get_logger("revocation.rpc")
 SERVICE = "revocation.v1.RevocationService"
 SESSION_SERVICE = "revocation.v1.SessionService"
 AUDIT_SERVICE = "revocation.v1.AuditService"
+LIVENESS = "liveness"
+"""The name under which the health service says whether the process lives, whatever its store does."""
 _SERVICES = (SERVICE, SESSION_SERVICE, AUDIT_SERVICE)
 _OPTIONS = (
     ("grpc.max_receive_message_length", limits.MESSAGE_BYTES),
@@ -78,7 +80,8 @@ class Server:
         return self._server.add_secure_port(config.listen, credentials)
 
     async def start(self) -> None:
-        """Begins to serve; not healthy until told so."""
+        """Begins to serve; not healthy until told so, but alive."""
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self.set_serving(False)
         await self._server.start()
 

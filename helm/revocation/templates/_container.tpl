@@ -1,8 +1,8 @@
 {{- /* Variables of the service. Every name is a setting of `revocation config`; a test holds them equal. */}}
 {{- define "revocation.env" -}}
 {{- $settings := dict
-  "listen" (printf "%s:%d" .Values.service.bindHost (int .Values.service.port))
-  "http_listen" (printf "%s:%d" .Values.service.bindHost (int .Values.service.httpPort))
+  "listen" (printf "%s:%s" .Values.service.bindHost (include "revocation.grpcPort" .))
+  "http_listen" (printf "%s:%s" .Values.service.bindHost (include "revocation.httpPort" .))
   "redis_url" (include "revocation.redisUrl" .)
   "secret_file" "/etc/revocation/master/secret"
   "drain_s" .Values.drainSeconds
@@ -124,7 +124,7 @@
 {{- $context := index . 0 -}}
 {{- if eq $context.Values.probes.kind "grpc" -}}
 grpc:
-  port: {{ int $context.Values.service.port }}
+  port: {{ include "revocation.grpcPort" $context }}
   service: {{ index . 3 | quote }}
 {{- else -}}
 httpGet:

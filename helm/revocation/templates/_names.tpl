@@ -88,7 +88,7 @@ true
 {{- define "revocation.clients" -}}
 {{- $clients := list -}}
 {{- if include "revocation.makesClients" . -}}
-{{- $clients = .Values.auth.clients -}}
+{{- $clients = default list .Values.auth.clients -}}
 {{- if and .Values.helmTest.enabled (not .Values.helmTest.existingSecret) -}}
 {{- $test := dict "name" "helm-test" "roles" (list "verifier" "revoker") "realms" (list .Values.helmTest.realm) -}}
 {{- $clients = append $clients $test -}}
@@ -112,6 +112,10 @@ true
 {{- end -}}
 {{- toJson (concat $names .Values.tls.dnsNames) -}}
 {{- end }}
+
+{{- /* Ports of the pods; the service may offer others (service.port). Above 1024: nobody is root. */}}
+{{- define "revocation.grpcPort" -}}50051{{- end }}
+{{- define "revocation.httpPort" -}}9464{{- end }}
 
 {{- define "revocation.address" -}}
 {{ include "revocation.fullname" . }}.{{ .Release.Namespace }}.svc:{{ .Values.service.port }}
