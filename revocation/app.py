@@ -7,6 +7,7 @@ import contextlib
 import gc
 import secrets
 import signal
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -18,7 +19,8 @@ from revocation.address import is_local
 from revocation.auth import AnonymousAdmin, RoleAuthorizer
 from revocation.config import Config
 from revocation.embedded import EmbeddedError, EmbeddedStore
-from revocation.http import OpsServer
+from revocation.http import OpsServer, Readiness
+from revocation.http_tls import HttpTls
 from revocation.keyring import Keyring, SecretInvalid, new_secret, secret_of_directory
 from revocation.node import Node
 from revocation.replica import Superseded
@@ -72,8 +74,7 @@ async def _serve(config: Config, embedded: EmbeddedStore | None) -> int:
         running = asyncio.create_task(node.run(), name="node")
         server = await _start_server(config, node)
         if config.http_listen is not None:
-            ops = OpsServer(config.http_listen, lambda: _not_ready(node, stopping), metrics.registry)
-            await _listen_http(ops)
+            ops = await _listen_http(config, config.http_listen, lambda: _not_ready(node, stopping), metrics)
             stack.push_async_callback(ops.stop)
         await stack.enter_async_context(_health(server, node))
         log.info("serving", listen=config.listen, port=server.port, store=store_name, replica=replica_id)
@@ -202,11 +203,18 @@ async def _start_server(config: Config, node: Node) -> Server:
     return server
 
 
-async def _listen_http(ops: OpsServer) -> None:
+async def _listen_http(config: Config, address: str, readiness: Readiness, metrics: Metrics) -> OpsServer:
+    tls = None
+    if config.http_tls_cert is not None and config.http_tls_key is not None:
+        tls = HttpTls(config.http_tls_cert, config.http_tls_key, config.http_client_ca)
     try:
+        ops = OpsServer(address, readiness, metrics.registry, tls)
         await ops.start()
+    except ssl.SSLError:
+        raise StartRefused("the certificate files of the HTTP listener cannot be used; give PEM") from None
     except OSError as error:
-        raise StartRefused(f"cannot listen on {ops.address} for HTTP: {error.strerror}") from None
+        raise StartRefused(f"cannot listen on {address} for HTTP: {error.strerror}") from None
+    return ops
 
 
 def _not_ready(node: Node, stopping: asyncio.Event) -> str | None:

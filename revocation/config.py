@@ -173,6 +173,15 @@ class Config(BaseSettings):
     http_listen: Annotated[str, AfterValidator(_http_listen)] | None = None
     """Where /livez, /readyz and /metrics are served, HOST:PORT. Default: nowhere."""
 
+    http_tls_cert: ReadableFile | None = None
+    """Certificate chain of the HTTP listener, PEM."""
+
+    http_tls_key: ReadableFile | None = None
+    """Private key of that certificate, PEM, without a passphrase."""
+
+    http_client_ca: ReadableFile | None = None
+    """CA whose client certificates are demanded over HTTP, PEM."""
+
     ack: Annotated[Ack, NoDecode, BeforeValidator(parse_ack)] = Field(
         default_factory=lambda earlier: Ack("fsynced" if earlier["embedded"] else "memory")
     )

@@ -108,20 +108,33 @@ _STORE_ACCESS = (
 
 
 def _tls(config: Config) -> Iterator[Fault]:
-    if (config.tls_cert is None) != (config.tls_key is None):
-        missing = "tls_key" if config.tls_key is None else "tls_cert"
-        yield Fault(missing, "is missing; certificate and key go together")
-    if config.client_ca is not None and config.tls_cert is None:
-        yield Fault("client_ca", "client certificates need TLS; give --tls-cert and --tls-key too")
     if config.insecure and config.tls_cert is not None:
         yield Fault("insecure", "contradicts tls_cert; drop one of the two")
-    if config.tls_cert is not None and config.tls_key is not None:
+    yield from _certificate("", config.tls_cert, config.tls_key, config.client_ca)
+
+
+def _http_tls(config: Config) -> Iterator[Fault]:
+    if config.http_tls_cert is not None and config.http_listen is None:
+        yield Fault("http_tls_cert", "there is no HTTP listener; give --http-listen too")
+    yield from _certificate("http_", config.http_tls_cert, config.http_tls_key, config.http_client_ca)
+
+
+def _certificate(prefix: str, cert: Path | None, key: Path | None, client_ca: Path | None) -> Iterator[Fault]:
+    flags = prefix.replace("_", "-")
+    if (cert is None) != (key is None):
+        missing = "tls_key" if key is None else "tls_cert"
+        yield Fault(f"{prefix}{missing}", "is missing; certificate and key go together")
+    if client_ca is not None and cert is None:
+        text = f"client certificates need TLS; give --{flags}tls-cert and --{flags}tls-key too"
+        yield Fault(f"{prefix}client_ca", text)
+    if cert is not None and key is not None:
         try:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             # Without a password callback OpenSSL would ask for a passphrase on the terminal.
-            context.load_cert_chain(config.tls_cert, config.tls_key, password=lambda: b"")
+            context.load_cert_chain(cert, key, password=lambda: b"")
         except (ssl.SSLError, ValueError, OSError):
-            yield Fault("tls_key", "does not load with tls_cert; give a matching PEM pair, without a passphrase")
+            text = f"does not load with {prefix}tls_cert; give a matching PEM pair, without a passphrase"
+            yield Fault(f"{prefix}tls_key", text)
 
 
 def _transport(config: Config) -> Iterator[Fault]:
@@ -182,6 +195,7 @@ _RULES: dict[Callable[[Config], Iterator[Fault]], frozenset[str]] = {
     _store: frozenset({"embedded", "redis_url", "ack", "session_ack"}),
     _store_access: frozenset({"redis_url", *_STORE_ACCESS}),
     _tls: frozenset({"tls_cert", "tls_key", "client_ca", "insecure"}),
+    _http_tls: frozenset({"http_listen", "http_tls_cert", "http_tls_key", "http_client_ca"}),
     _transport: frozenset({"listen", "tls_cert", "insecure"}),
     _callers: frozenset({"listen", "roles", "allow_anonymous"}),
     _realms: frozenset({"realms", "roles"}),
@@ -198,6 +212,8 @@ def warnings_of(config: Config) -> Iterator[str]:
         yield f"no roles: every caller {reach} is admin of realm `default`; give --roles FILE for production"
     if config.insecure and not is_local(config.listen):
         yield "insecure: tokens and realm keys travel in plain text"
+    if config.http_listen is not None and config.http_tls_cert is None and not is_local(config.http_listen):
+        yield "http_listen: metrics travel in plain text; give --http-tls-cert and --http-tls-key"
     if config.redis_url is not None and config.secret is None and config.secret_file is None:
         yield "no master secret: one is kept in the store, and who reads that can test guesses of identifiers"
     if config.allow_eviction:

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from revocation.address import split_address
+from revocation.http_tls import HttpTls, Reloading
 
 MOST_CONNECTIONS = 64
 CONNECTION_S = 30.0
@@ -97,22 +98,26 @@ class _Server(uvicorn.Server):
 class OpsServer:
     """Serves `build_app` on one address."""
 
-    def __init__(self, address: str, readiness: Readiness, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, address: str, readiness: Readiness, registry: CollectorRegistry, tls: HttpTls | None = None
+    ) -> None:
+        """Plain text without `tls`. Raises OSError if its files cannot be used."""
         self._host, self._port = split_address(address)
-        self._server = _Server(
-            uvicorn.Config(
-                _bearing(build_app(readiness, registry)),
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                http=_Connection,
-                ws="none",
-                limit_concurrency=MOST_CONNECTIONS,
-                timeout_keep_alive=5,
-                timeout_graceful_shutdown=1,
-            )
+        config = uvicorn.Config(
+            _bearing(build_app(readiness, registry)),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            http=_Connection,
+            ws="none",
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_keep_alive=5,
+            timeout_graceful_shutdown=1,
         )
+        config.load()  # which would make a context of its own, so that ours comes after it
+        config.ssl = Reloading(tls).context if tls is not None else None
+        self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
         self.address = address
         """Where it listens: `HOST:PORT`, the port being the real one once started."""

@@ -19,7 +19,7 @@ MOST_IDENTITIES = 10_000
 FULL_RETRY_MS = 100
 """When to come back to a realm with too many calls at once: about as long as calls take under load."""
 
-HOLD_S = 0.5
+HOLD_S = 1.0
 """A refusal is held back for about so long: a caller that ignores hints and has n calls under way gets n/HOLD_S
 refusals a second, and costs little more than one that heeds them."""
 

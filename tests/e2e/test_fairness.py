@@ -1,0 +1,108 @@
+"""I6: one realm under flood, and what another one feels of it. The flood comes from a process of its own."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from revocation_api.v1 import revocation_pb2 as pb
+from revocation_api.v1.revocation_pb2_grpc import RevocationServiceStub
+from revocation_sdk import Unavailable
+from revocation_sdk._requests import make_op_id
+from tests.e2e.flood import REALM
+from tests.e2e.installation import Installation
+from tests.e2e.processes import Process, until
+from tests.e2e.secured import Secured
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(300)]
+
+EVERYBODY = "spiffe://test/everybody"
+LIMITS = {"calls_per_s": 100, "calls_burst": 100, "rows_per_s": 2_000, "max_in_flight": 16}
+REALMS: dict[str, Any] = {
+    "quiet": {},
+    REALM: {"limits": LIMITS},
+    "tight": {"limits": {"calls_per_s": 2, "calls_burst": 5, "rows_per_s": 500}},
+}
+WINDOWS, CALLS, EVERY_S = 9, 100, 0.01
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> Iterator[Secured]:
+    with Installation(tmp_path) as installed:
+        made = Secured(installed, [(EVERYBODY, "admin", "*")], realms=REALMS)
+        made.on(installed.store(aof=False).url)
+        yield made
+
+
+def window(stub: Any) -> tuple[float, float]:
+    """p50 and p99 of revocations at a steady pace in the quiet realm."""
+    samples = []
+    for number in range(CALLS):
+        session = pb.SessionTarget(sid=f"session-{number}")
+        request = pb.RevokeRequest(realm="quiet", op_id=make_op_id(time.time()), session=session)
+        begun = time.perf_counter()
+        stub.Revoke(request, timeout=10)
+        samples.append(time.perf_counter() - begun)
+        time.sleep(max(0.0, EVERY_S - samples[-1]))  # the pace of the load; nothing is waited for
+    return statistics.median(samples), sorted(samples)[-2]
+
+
+def medians(found: list[tuple[float, float]]) -> tuple[float, float]:
+    """Of several windows: a machine that stumbles once does so in one of them."""
+    return statistics.median(p50 for p50, _ in found), statistics.median(p99 for _, p99 in found)
+
+
+def test_a_realm_under_flood_does_not_slow_another_down(secured: Secured, tmp_path: Path) -> None:
+    """The other realm's p99 stays within twice its quiet value, in the same run: windows with and without, in turn."""
+    replica = secured.replica
+    flood = Process("flood", ["-m", "tests.e2e.flood", replica.address, *map(str, secured.files(EVERYBODY))], tmp_path)
+    secured.installation.processes.append(flood)
+
+    def refusals() -> float:
+        return replica.metric("limited_total", realm=REALM)
+
+    found: dict[str, list[tuple[float, float]]] = {"quiet": [], "flood": []}
+    refused, seconds = 0.0, 0.0
+    with secured.channel(EVERYBODY) as channel:
+        stub = RevocationServiceStub(channel)
+        window(stub)  # warm
+        for _ in range(WINDOWS):
+            found["quiet"].append(window(stub))
+            enough = refusals() + 500
+            flood.start()
+            until(lambda enough=enough: refusals() > enough, "the flood is on")  # type: ignore[misc]
+            before, begun = refusals(), time.monotonic()
+            found["flood"].append(window(stub))
+            refused, seconds = refused + refusals() - before, seconds + time.monotonic() - begun
+            assert flood.running, flood.log()
+            flood.kill()
+    quiet, under_flood = medians(found["quiet"]), medians(found["flood"])
+    ratio = under_flood[1] / quiet[1]
+    print(
+        f"\nquiet p50 {quiet[0] * 1e3:.2f} ms, p99 {quiet[1] * 1e3:.2f} ms; "
+        f"under flood p50 {under_flood[0] * 1e3:.2f} ms, p99 {under_flood[1] * 1e3:.2f} ms: {ratio:.2f}x; "
+        f"{refused / seconds:.0f} calls a second refused",
+        file=sys.stderr,
+    )
+    assert refused > 2 * LIMITS["calls_per_s"] * seconds, "more than the realm may, all the time"
+    assert replica.metric("limited_total", realm="quiet") == 0
+    assert ratio <= 2.0
+
+
+def test_the_sdk_waits_as_long_as_a_refusal_says(secured: Secured) -> None:
+    """RESOURCE_EXHAUSTED comes with RetryInfo; within its timeout the SDK comes back then, and is let in."""
+    with secured.client(EVERYBODY, realm="tight") as client, ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(lambda _: client.revoke_session("a-session", timeout=60).stored, range(16)))
+        assert secured.replica.metric("limited_total", realm="tight", limit="calls") > 0
+        thousand = [(f"token-{number}", time.time() + 600) for number in range(1_000)]
+        assert client.revoke_tokens(thousand, timeout=30).stored
+        with pytest.raises(Unavailable) as refused:
+            client.revoke_tokens(thousand, timeout=0.7)
+        assert refused.value.reason == "overloaded"
