@@ -15,6 +15,7 @@ from itertools import compress
 from typing import Any, Protocol, Union
 
 from revocation_sdk._lattice import CUTOFF, DENIAL, NEVER, Cutoff
+from revocation_sdk._yield import give_way
 
 Column = Union["array[int]", "memoryview[int]"]
 Columns = Sequence[Column]
@@ -24,6 +25,7 @@ CODES = "QIQQ"
 CHUNK_BYTES = 128 * 1024
 _cutoff = tuple.__new__  # what Cutoff() does, three times as fast
 _HEADER = sys.getsizeof(array("Q"))
+_STRIDE = 2_000  # rows, after which others may have the interpreter's lock
 _RUN = 8  # entries to a slot of the directory, on average: this at most, and half of it at least
 
 
@@ -112,7 +114,9 @@ class PureBuilder:
         found: dict[int, list[array[int]]] = {}
         row, codes = (CUTOFF, CODES) if cutoffs else (DENIAL, CODES[:2])
         for rows in parts:
-            for entry in row.iter_unpack(rows):
+            for number, entry in enumerate(row.iter_unpack(rows), 1):
+                if number % _STRIDE == 0:
+                    give_way()
                 slot = entry[0] >> (64 - bits)
                 if slot not in found:
                     found[slot] = [array(code) for code in codes]

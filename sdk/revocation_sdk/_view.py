@@ -29,10 +29,12 @@ from revocation_sdk._lattice import (
 )
 from revocation_sdk._memory import give_back
 from revocation_sdk._packed import Builder, Packed, best_builder, empty
+from revocation_sdk._yield import give_way
 
 _cutoff = tuple.__new__  # what Cutoff() does, three times as fast
 _EXPIRES_AT = itemgetter(0)  # of a Cutoff
 _LARGE = 1 << 20  # bytes of rows
+_BULKY = 1 << 16
 
 
 class _Segment(NamedTuple):
@@ -104,18 +106,19 @@ class _Table:
         for slot, new in self._builder.split(parts, self._cutoffs, 64 - shift):
             base = self._joined(segments[slot], 64 - shift)
             self._publish(slot, self._builder.join(base, new, 64 - shift))
+            give_way()
 
     def _merge_denials(self, rows: bytes) -> None:
-        """`_merge_one` for each, unrolled: nearly every denial is new, and the sieve says so."""
+        """`_merge_one` for each, unrolled: nearly every denial is new, and mostly the sieve says so."""
         shift, segments = self.state
         entry = Cutoff(0, 0, 0)
         for fp, expires_at in DENIAL.iter_unpack(rows):
             if expires_at != entry[0]:  # tokens that expire in the same second share an entry
                 entry = _cutoff(Cutoff, (expires_at, 0, 0))
             slot = fp >> shift
-            mask, sieve, _, delta, room = segments[slot]
+            mask, sieve, base, delta, room = segments[slot]
             place, bit = (fp >> 3) & mask, 1 << (fp & 7)
-            if sieve[place] & bit or len(delta) >= room:
+            if len(delta) >= room or (sieve[place] & bit and (fp in delta or base.find(fp) is not None)):
                 self._merge_one(fp, entry)
                 shift, segments = self.state
                 continue
@@ -149,12 +152,14 @@ class _Table:
             if _earliest(segment) <= now:
                 base = self._joined(segment, 64 - shift)
                 self._publish(slot, self._builder.live(base, now, 64 - shift))
+                give_way()
         self._earliest = min(map(_earliest, segments))
 
     def chunks(self) -> Iterator[bytes]:
         shift, segments = self.state
         for segment in segments:
             yield from self._builder.rows(self._joined(segment, 64 - shift))
+            give_way()
 
     def __len__(self) -> int:
         return sum(len(segment.base) for segment in self.state[1]) + sum(self._added)
@@ -186,6 +191,7 @@ class _Table:
             for slot, segment in enumerate(segments):
                 base, middle = self._joined(segment, 64 - shift), (2 * slot + 1) << (shift - 1)
                 halves += map(self._segment, self._builder.halves(base, middle, 65 - shift))
+                give_way()
             self._added = [0] * len(halves)
             self.state = (shift - 1, halves)
 
@@ -225,6 +231,8 @@ class View:
             for kind, key_tag, rows in parse_groups(part):
                 if rows:
                     found.setdefault((kind, key_tag), []).append(rows)
+            if len(part) >= _BULKY:
+                give_way()
         try:
             while found:
                 (kind, key_tag), packed = found.popitem()
