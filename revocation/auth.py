@@ -7,23 +7,27 @@ anonymous admin of realm `default` alone.
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import jwt
 import structlog
 
-from revocation.errors import Denied
-from revocation.roles import ACROSS_REALMS, TABLE, Bearer, Caller, Role, Roles, RolesInvalid, acting_role, read_roles
+from revocation.bearer import BearerIssuer
+from revocation.errors import Denied, Overloaded
+from revocation.roles import ACROSS_REALMS, TABLE, Caller, Role, Roles, RolesInvalid, acting_role, read_roles
+from revocation_sdk._keys import Key
 
 log = structlog.get_logger("revocation.auth")
 
 ANONYMOUS_REALM = "default"
 _TOKEN_BYTES = 8 * 1024
 _CACHED = 4096
+_VERIFY_AT_ONCE = 256
+"""Tokens that are being verified for the first time; more would only wait for a thread."""
 _LOOK_S = 2.0
 _LATEST = 253_402_300_799
 """The end of year 9999: an identity that lasts longer lasts until then."""
@@ -47,23 +51,48 @@ class AnonymousAdmin:
         return Caller("anonymous", None, ("anonymous",), Role.ADMIN.value)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A bearer token that was verified."""
+
+    identities: tuple[str, ...]
+    until: float
+    issuer: BearerIssuer
+    key: Key
+
+
 class RoleAuthorizer:
     """Callers are known by certificate or bearer token, and may do what the roles file says.
 
     The file is read anew when it changes; one that cannot be used is reported and leaves the last good one in force.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         """Reads the file. Raises RolesInvalid."""
         self._path = path
-        self._stamp = _stamp(path)
+        self._clock = clock
+        self._issuers: dict[str, BearerIssuer] = {}
         self._use(read_roles(path))
+        self._stamp = self._stamps()
         self._next_look = 0.0
+        self._verifying = 0
 
     def _use(self, roles: Roles) -> None:
-        issuers = {bearer.issuer: _Issuer(bearer) for bearer in roles.bearer}
-        self._roles, self._issuers = roles, issuers
-        self._seen: dict[str, tuple[tuple[str, ...], float]] = {}
+        # Keys that were fetched stay: a change of the roles must not depend on an issuer that is down just then.
+        kept = {name: issuer for name, issuer in self._issuers.items() if issuer.bearer.jwks_url is not None}
+        self._issuers = {
+            bearer.issuer: kept[bearer.issuer]
+            if bearer.issuer in kept and kept[bearer.issuer].bearer == bearer
+            else BearerIssuer(bearer, self._clock)
+            for bearer in roles.bearer
+        }
+        self._roles = roles
+        self._seen: dict[str, _Seen] = {}
+
+    def _stamps(self) -> list[tuple[int, int]]:
+        """Of the roles file and of the key sets that it names."""
+        files = [issuer.bearer.jwks_file for issuer in self._issuers.values()]
+        return [_stamp(path) for path in (self._path, *files) if path is not None]
 
     async def authorize(self, context: Any, method: str, realm: str) -> Caller:
         """Who calls. Raises Denied: UNAUTHENTICATED if nobody knows, PERMISSION_DENIED if it is not theirs to do."""
@@ -83,17 +112,26 @@ class RoleAuthorizer:
 
     async def _identities_of(self, token: str) -> tuple[tuple[str, ...], float]:
         known = self._seen.get(token)
-        now = time.time()
-        if known is not None and known[1] > now:
-            return known
-        claims = await asyncio.to_thread(self._verify, token)
-        found = ((f"{claims['iss']}#{claims['sub']}",), float(min(claims["exp"], _LATEST)))
+        # A token seen before is worth no more than the key that signed it.
+        if known is None or known.until <= time.time() or not known.issuer.trusts(known.key):
+            known = await self._verified(token)
+        return known.identities, known.until
+
+    async def _verified(self, token: str) -> _Seen:
+        if self._verifying >= _VERIFY_AT_ONCE:
+            raise Overloaded("too many new bearer tokens at once", retry_after_ms=500)
+        self._verifying += 1
+        try:
+            issuer, claims, key = await asyncio.to_thread(self._verify, token)
+        finally:
+            self._verifying -= 1
+        identity, until = f"{claims['iss']}#{claims['sub']}", float(min(claims["exp"], _LATEST))
         if len(self._seen) >= _CACHED:
             self._seen.clear()
-        self._seen[token] = found
-        return found
+        seen = self._seen[token] = _Seen((identity,), until, issuer, key)
+        return seen
 
-    def _verify(self, token: str) -> Mapping[str, Any]:
+    def _verify(self, token: str) -> tuple[BearerIssuer, Mapping[str, Any], Key]:
         try:
             if len(token) > _TOKEN_BYTES:
                 raise jwt.InvalidTokenError("too long")
@@ -101,7 +139,7 @@ class RoleAuthorizer:
             issuer = self._issuers.get(str(unverified.get("iss")))
             if issuer is None:
                 raise jwt.InvalidIssuerError("unknown issuer")
-            return issuer.verify(token)
+            return issuer, *issuer.verify(token)
         except (jwt.PyJWTError, ValueError, TypeError, ArithmeticError, OSError, RecursionError) as error:
             log.info("bearer_token_refused", why=type(error).__name__)
             raise Denied("the bearer token is not valid here", reason="UNAUTHENTICATED") from None
@@ -111,51 +149,16 @@ class RoleAuthorizer:
         if now < self._next_look:
             return
         self._next_look = now + _LOOK_S
-        stamp = _stamp(self._path)
+        stamp = self._stamps()
         if stamp == self._stamp:
             return
         self._stamp = stamp
         try:
             self._use(read_roles(self._path))
+            self._stamp = self._stamps()
             log.info("roles_reloaded", bindings=len(self._roles.bind))
         except RolesInvalid as error:
             log.error("roles_not_reloaded", why=str(error), hint="the last good roles stay in force")
-
-
-class _Issuer:
-    """Verifies the bearer tokens of one issuer."""
-
-    def __init__(self, bearer: Bearer) -> None:
-        self._bearer = bearer
-        self._remote = jwt.PyJWKClient(bearer.jwks_url, timeout=5) if bearer.jwks_url else None
-        self._local: jwt.PyJWKSet | None = None
-        if bearer.jwks_file is not None:
-            try:
-                self._local = jwt.PyJWKSet.from_dict(json.loads(bearer.jwks_file.read_bytes()))
-            except (OSError, ValueError, TypeError, RecursionError, jwt.PyJWTError) as error:
-                raise RolesInvalid(f"{bearer.jwks_file}: no key set ({type(error).__name__})") from None
-
-    def verify(self, token: str) -> Mapping[str, Any]:
-        """The claims. Raises jwt.PyJWTError."""
-        claims: dict[str, Any] = jwt.decode(
-            token,
-            self._key(token),
-            algorithms=list(self._bearer.algorithms),
-            issuer=self._bearer.issuer,
-            audience=self._bearer.audience,
-            options={"require": ["exp", "sub", "iss", "aud"]},
-        )
-        return claims
-
-    def _key(self, token: str) -> jwt.PyJWK:
-        if self._remote is not None:
-            return self._remote.get_signing_key_from_jwt(token)
-        kid = jwt.get_unverified_header(token).get("kid")
-        keys = self._local.keys if self._local is not None else []
-        fitting = [key for key in keys if key.key_id == kid or (kid is None and len(keys) == 1)]
-        if not fitting:
-            raise jwt.InvalidKeyError("unknown key")
-        return fitting[0]
 
 
 def _certificate_identities(context: Any) -> tuple[str, ...]:

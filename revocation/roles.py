@@ -6,6 +6,8 @@ The file (TOML, or JSON by its ending) names how bearer tokens are verified, and
     issuer = "https://kubernetes.default.svc"
     audience = "revocation"
     jwks_url = "https://kubernetes.default.svc/openid/v1/jwks"     # or jwks_file
+    jwks_ca = "/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"
+    jwks_token_file = "/var/run/secrets/kubernetes.io/serviceaccount/token"
 
     [[bind]]
     identity = "spiffe://example.org/ns/prod/sa/api"               # a URI or DNS name of the client certificate
@@ -105,6 +107,10 @@ class Bearer(_Model):
     """Where its key set is published; this or `jwks_file`."""
 
     jwks_file: Path | None = None
+    jwks_ca: Path | None = None
+    """CA of the server behind jwks_url, PEM. Default: those that the machine trusts."""
+    jwks_token_file: Path | None = None
+    """A bearer token that the server behind jwks_url wants to see, as that of Kubernetes does."""
     """A file with its key set."""
 
     algorithms: tuple[str, ...] = ("ES256", "RS256", "EdDSA")
@@ -114,6 +120,8 @@ class Bearer(_Model):
     def _one_source(self) -> Self:
         if (self.jwks_url is None) == (self.jwks_file is None):
             raise ValueError("give one of jwks_url and jwks_file")
+        if self.jwks_url is None and (self.jwks_ca is not None or self.jwks_token_file is not None):
+            raise ValueError("jwks_ca and jwks_token_file go with jwks_url")
         return self
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import ipaddress
+import os
 import re
 import threading
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from revocation_sdk.errors import ConfigError, Unavailable
 DEFAULT_PORT = 50051
 MAX_RECEIVE_BYTES = 16 * 1024 * 1024
 KEEPALIVE_MS = 30_000
+TokenSource = str | os.PathLike[str] | Callable[[], str]
+"""A token, a file that holds one, or what gives one."""
 _MAX_RETIRED = 2
 _UNREACHED = frozenset(("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED"))
 _UNIX = re.compile(r"unix(-abstract)?:")
@@ -123,12 +126,17 @@ class Security:
         return (("authorization", f"Bearer {token}"),)
 
 
-def security(
-    ca: str | None, cert: str | None, key: str | None, token: str | Callable[[], str] | None, insecure: bool
-) -> Security:
+def security(ca: str | None, cert: str | None, key: str | None, token: TokenSource | None, insecure: bool) -> Security:
     """Security from a client's arguments."""
-    source = (lambda: token) if isinstance(token, str) else token
-    return Security(ca, cert, key, source, insecure)
+    if token is None or callable(token):
+        return Security(ca, cert, key, token, insecure)
+    given = token
+    return Security(ca, cert, key, lambda: _token_of(given), insecure)  # a closure: `repr` does not show what it holds
+
+
+def _token_of(source: str | os.PathLike[str]) -> str:
+    """A file is read anew for every call: projected tokens are renewed in place."""
+    return source if isinstance(source, str) else Path(source).read_text("ascii").strip()
 
 
 def _read(path: str | None) -> bytes | None:

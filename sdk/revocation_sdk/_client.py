@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from revocation_sdk._channel import TokenSource
 from revocation_sdk._check import OnStale, check_policy
 from revocation_sdk._clock import Clock
 from revocation_sdk._core import MAX_STALENESS_S, PING_INTERVAL_S, Core, Options
@@ -29,7 +30,7 @@ class BaseClient:
         ca: str | None = None,
         cert: str | None = None,
         key: str | None = None,
-        token: str | Callable[[], str] | None = None,
+        token: TokenSource | None = None,
         insecure: bool = False,
         clock: Clock | None = None,
     ) -> None:

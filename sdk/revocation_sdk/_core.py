@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from revocation_sdk import _wire
 from revocation_sdk._calls import Calls
-from revocation_sdk._channel import Endpoints, forks, parse_address, security
+from revocation_sdk._channel import Endpoints, TokenSource, forks, parse_address, security
 from revocation_sdk._check import Checker
 from revocation_sdk._clock import Clock, system_clock
 from revocation_sdk._follower import Follower
@@ -53,7 +53,7 @@ class Options:
     ca: str | None
     cert: str | None
     key: str | None
-    token: str | Callable[[], str] | None
+    token: TokenSource | None
     insecure: bool
     clock: Clock | None
 

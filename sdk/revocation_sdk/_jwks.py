@@ -18,6 +18,7 @@ import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from http.client import HTTPException, HTTPResponse
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
@@ -50,6 +51,9 @@ class KeySource(Protocol):
     def unknown_key(self) -> None:
         """A token was signed by no key of the set."""
 
+    def wait_for_new(self, timeout: float) -> KeySet | None:
+        """As `unknown_key`, and waits for what that brings."""
+
 
 class StaticKeys:
     """Keys that never change."""
@@ -67,6 +71,10 @@ class StaticKeys:
 
     def unknown_key(self) -> None:
         """Nothing to be done."""
+
+    def wait_for_new(self, timeout: float) -> KeySet | None:
+        """The keys."""
+        return self._keys
 
 
 class _Fetched(NamedTuple):
@@ -105,9 +113,23 @@ class _Flights:
 class JwksUrl:
     """Keys that an issuer publishes at a URL: https, or http on this host."""
 
-    def __init__(self, url: str, algorithms: frozenset[str], *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._opener = _opener(url)
+    def __init__(
+        self,
+        url: str,
+        algorithms: frozenset[str],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        ca: Path | None = None,
+        token_file: Path | None = None,
+    ) -> None:
+        """`ca`: who signed the server's certificate; `token_file`: a bearer token to show it. Read at each fetch.
+
+        Raises ConfigError for a URL that is none of these, or a CA that cannot be read.
+        """
+        _opener(url, ca)
         self._url = url
+        self._ca = ca
+        self._token_file = token_file
         self._algorithms = algorithms
         self._clock = clock
         self._fetched: _Fetched | None = None
@@ -140,6 +162,12 @@ class JwksUrl:
         if fetched is not None and self._clock() - fetched.at > COOL_DOWN_S:
             self._start()
 
+    def wait_for_new(self, timeout: float) -> KeySet | None:
+        """As `unknown_key`, and waits for the fetch, if there is one."""
+        self.unknown_key()
+        self._flights.wait(timeout)
+        return self.current()
+
     def _start(self) -> None:
         """Begins a fetch if none is under way and the last failure is long enough ago."""
         if self._clock() < self._next_try or not self._flights.board():
@@ -157,7 +185,7 @@ class JwksUrl:
             self._next_try = float("-inf")
             if not keys.keys:
                 _log.warning("the key set at jwks_url has no key that fits")
-        except (OSError, HTTPException, ValueError) as error:
+        except (OSError, HTTPException, ValueError, ConfigError) as error:
             self._failures += 1
             self._next_try = self._clock() + min(COOL_DOWN_S, 0.25 * 2.0 ** min(self._failures, 10))
             _log.warning("fetching jwks_url failed: %s", type(error).__name__)
@@ -168,7 +196,9 @@ class JwksUrl:
         """The document. Bounded in size and, against a server that drips, in time."""
         deadline = time.monotonic() + FETCH_TIMEOUT_S
         request = urllib.request.Request(self._url, headers={"Accept": "application/json"})
-        with self._opener.open(request, timeout=FETCH_TIMEOUT_S) as response:
+        if self._token_file is not None:
+            request.add_header("Authorization", f"Bearer {self._token_file.read_text('ascii').strip()}")
+        with _opener(self._url, self._ca).open(request, timeout=FETCH_TIMEOUT_S) as response:
             return _read(response, deadline)
 
 
@@ -254,15 +284,18 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Checks the URL; raises ConfigError."""
+def _opener(url: str, ca: Path | None = None) -> urllib.request.OpenerDirector:
+    """Checks the URL and reads the CA; raises ConfigError."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError as error:
         raise ConfigError("jwks_url: not a URL", reason="key") from error
     if parts.scheme == "https" and host:
-        tls = urllib.request.HTTPSHandler(context=ssl.create_default_context())
+        try:
+            tls = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca))
+        except OSError:
+            raise ConfigError(f"jwks_ca: cannot read {ca} as PEM", reason="key") from None
         return urllib.request.build_opener(_NoRedirect, tls)
     if parts.scheme == "http" and _is_loopback(host):
         return urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))

@@ -84,6 +84,17 @@ def test_a_token_goes_with_each_call_and_shows_nowhere() -> None:
     assert "secret" not in repr(security(None, None, None, "secret", False))
 
 
+def test_a_token_file_is_read_anew_for_every_call(tmp_path: Path) -> None:
+    """A token that Kubernetes projects is renewed in its place."""
+    file = tmp_path / "token"
+    how = security(None, None, None, file, False)
+    with pytest.raises(Unavailable):
+        how.metadata()
+    for token in ("first", "second"):
+        file.write_text(token + "\n")
+        assert how.metadata() == (("authorization", f"Bearer {token}"),)
+
+
 def test_a_source_of_tokens_that_fails_makes_the_service_unavailable() -> None:
     def broken() -> str:
         raise OSError("no file")
