@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -111,7 +112,7 @@ class Cluster:
         probe = server(self.text)[f"{which}Probe"]
         if "grpc" in probe:
             with grpc.insecure_channel(f"127.0.0.1:{self.ports[pod]['grpc']}") as channel:
-                stub = health_pb2_grpc.HealthStub(channel)
+                stub: Any = health_pb2_grpc.HealthStub(channel)
                 asked = health_pb2.HealthCheckRequest(service=probe["grpc"].get("service", ""))
                 try:
                     return bool(stub.Check(asked, timeout=2).status == health_pb2.HealthCheckResponse.SERVING)
