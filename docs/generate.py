@@ -6,6 +6,7 @@ import typing
 from collections.abc import Iterator
 from pathlib import Path
 
+from prometheus_client import Metric
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
@@ -13,13 +14,53 @@ from revocation.config import FLAG_FIELDS, Config
 from revocation.config_rules import ENV_PREFIX, NO_FLAG
 from revocation.realms import RealmLimits, RealmSettings
 from revocation.roles import TABLE, Bearer, Bind, Role
+from revocation.telemetry import SCRAPED, Metrics
+from revocation_sdk.prometheus import FAMILIES
 
 DOCS = Path(__file__).parent
+OBSERVABILITY = DOCS / "observability.md"
 
 
 def pages() -> dict[Path, str]:
     """Every generated page and what it should say."""
-    return {DOCS / "configuration.md": "\n".join(_configuration()) + "\n"}
+    return {DOCS / "configuration.md": "\n".join(_configuration()) + "\n", OBSERVABILITY: _observability()}
+
+
+def _observability() -> str:
+    """The page, with the tables of metrics between their marks renewed."""
+    text = OBSERVABILITY.read_text()
+    service = Metrics(version="", replica="").registry.collect()
+    of_service = {
+        name: (family.type, family.documentation, _labels(family)) for family in service
+        if (name := family.name).startswith("revocation_")
+    }  # fmt: skip
+    of_client = {
+        f"revocation_client_{name}": (kind(name, text).type, text, labels)
+        for name, (kind, text, labels) in FAMILIES.items()
+    }
+    for mark, table in (("metrics", of_service), ("sdk metrics", of_client)):
+        begin, end = f"<!-- {mark}: ", f"<!-- end of {mark} -->"
+        before, _, rest = text.partition(begin)
+        note, _, rest = rest.partition("\n")
+        after = rest.partition(end)[2]
+        text = f"{before}{begin}{note}\n" + "\n".join(_metrics(table)) + f"\n{end}{after}"
+    return text
+
+
+def _labels(family: Metric) -> tuple[str, ...]:
+    known = Metrics(version="", replica="")
+    name = family.name.removeprefix("revocation_")
+    if name in SCRAPED:
+        return SCRAPED[name][1]
+    return tuple(getattr(getattr(known, name, None), "_labelnames", ()))
+
+
+def _metrics(table: dict[str, tuple[str, str, tuple[str, ...]]]) -> Iterator[str]:
+    yield from ("", "| name | kind | labels | what |", "| --- | --- | --- | --- |")
+    for name, (kind, text, labels) in sorted(table.items()):
+        shown = f"{name}_total" if kind == "counter" else f"{name}_info" if kind == "info" else name
+        yield _row(f"`{shown}`", kind, ", ".join(f"`{label}`" for label in labels), text)
+    yield ""
 
 
 def _configuration() -> Iterator[str]:

@@ -19,6 +19,7 @@ from revocation.address import is_local
 from revocation.auth import AnonymousAdmin, RoleAuthorizer
 from revocation.config import Config
 from revocation.embedded import EmbeddedError, EmbeddedStore
+from revocation.gauges import gauges
 from revocation.http import OpsServer, Readiness
 from revocation.http_tls import HttpTls
 from revocation.keyring import Keyring, SecretInvalid, new_secret, secret_of_directory
@@ -70,6 +71,7 @@ async def _serve(config: Config, embedded: EmbeddedStore | None) -> int:
             replica_id=replica_id, fresh=embedded is not None and embedded.fresh, keep_secret=keep_secret,
         )  # fmt: skip
         node.store_name = store_name
+        metrics.gauges = lambda: gauges(node)
         store.on_trouble = lambda kind: metrics.store_errors.labels(kind).inc()
         running = asyncio.create_task(node.run(), name="node")
         server = await _start_server(config, node)

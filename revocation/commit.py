@@ -73,6 +73,11 @@ class Committer:
         self._last_round: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
 
+    @property
+    def waiting(self) -> int:
+        """Operations that wait for a script."""
+        return len(self._queue)
+
     async def commit(self, op: Op, deadline: float) -> OpResult:
         """Commits one operation by `deadline` (event-loop time).
 

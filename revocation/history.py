@@ -57,6 +57,11 @@ class RealmHistory:
         self._bytes = 0
         self._eras: list[_Era] = [_Era(position.log_id, 0, position.seq)]
 
+    @property
+    def remembered(self) -> int:
+        """Steps from which a client can resume."""
+        return len(self._steps)
+
     def append(self, rows: bytes) -> Step:
         """Applies the next record. Raises MalformedRows, and then nothing was changed."""
         self.view.merge(rows)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from revocation.barrier import Barrier
@@ -50,6 +50,11 @@ class Subscriber:
         """Who hands a message to gRPC now, and may be stuck because the peer does not read."""
         self._queue: deque[bytes] = deque()
         self._bytes = 0
+
+    @property
+    def queued_bytes(self) -> int:
+        """What waits to be sent."""
+        return self._bytes
 
     def put(self, message: bytes) -> None:
         """Queues an encoded message; beyond the limit the stream ends with RESYNC (I8)."""
@@ -234,6 +239,8 @@ class Hub:
         self._not_before = 0.0
         self._answering: asyncio.Task[None] | None = None
         self._flush_due = False
+        self.observe: Callable[[float], None] | None = None
+        """Told how long the slowest of the pings took that shared a proof, in seconds."""
 
     @property
     def may_snapshot(self) -> bool:
@@ -278,6 +285,8 @@ class Hub:
                 except (NotReady, StoreUnavailable):
                     continue  # No proof, no progress: the clients' leases run out by themselves.
                 store_ms = min(proof.store_ms for proof in proofs)
+                if self.observe is not None:
+                    self.observe(loop.time() - min(subscriber.heard for _, subscriber, _ in asked))
                 for hub, subscriber, nonce in asked:
                     if subscriber in hub.subscribers:
                         hub.progress(subscriber, nonce, store_ms)

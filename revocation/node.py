@@ -17,6 +17,7 @@ from revocation.config import Ack, Config
 from revocation.hub import Hub
 from revocation.keyring import Keyring
 from revocation.limits import SILENCE_S
+from revocation.measured import measured
 from revocation.membership import Timing
 from revocation.partition import Applied
 from revocation.quotas import Quotas
@@ -58,7 +59,7 @@ class Node:
             lambda realm, limit: metrics.limited.labels(realm, limit).inc(),
         )
         self.store_name = ""
-        self._store = store
+        self._store = store = measured(store, metrics, self.store_ms)
         self._keyring = keyring
         self._keep_secret = keep_secret
         options = _options(config, replica_id, fresh)
@@ -95,6 +96,7 @@ class Node:
         )
         self.rails = Rails(self.service, self.sessions, Approvals(self.replicas[0], store))
         self.hub = Hub([replica.partition for replica in self.replicas], self.barriers, list(self.realms))
+        self.hub.observe = metrics.progress_seconds.observe
         self.asks = Asks(replica_id, store, Sealer(keyring))
         self.subscribers = Subscribers(replica_id, self.service, self.hub, self.asks, self._present)
 

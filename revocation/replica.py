@@ -89,6 +89,8 @@ class Replica:
         self.registry = Registry(Closed.REOPEN)
         self.state = "starting"
         self.healing = False
+        self.heard: float | None = None
+        """When the store answered last, by the monotonic clock."""
         self._store = store
         self._options = options
         self._on_applied = on_applied
@@ -207,6 +209,7 @@ class Replica:
             # Half the way there and back: good enough for a clock that only judges with a margin.
             half = (self.clock.mono() + sent) / 2
             self._store_offset = registry.now_ms - half * 1000
+            self.heard = half
         self.registry = registry
         return registry
 

@@ -23,6 +23,8 @@ from typing import IO, TYPE_CHECKING, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, PlatformCollector, ProcessCollector
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 from structlog.types import EventDict, Processor, WrappedLogger
 
 if TYPE_CHECKING:
@@ -199,11 +201,55 @@ CANARY_FAILURES: Final = ("not_fresh", "refused_before", "not_revoked", "not_ref
 PARTITION_STATES: Final = ("usable", "loading", "healing", "joining", "unreachable")
 
 
+SCRAPED: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "verifiers": ("Verifiers that count, by state: fresh, stale, or left while still fresh.", ("realm", "state")),
+    "verifier_lag_records": ("Records that the verifier furthest behind has not reported.", ("realm",)),
+    "queue_bytes": ("What waits to be sent to all subscribers.", ("realm",)),
+    "queue_longest_bytes": ("What waits for the subscriber that reads slowest; its stream ends at 4 MiB.", ("realm",)),
+    "commits_waiting": ("Operations that wait for a commit script.", ("partition",)),
+    "log_records": ("Number of the last record of the log.", ("partition",)),
+    "ring_records": ("Records from which a verifier can resume.", ("realm",)),
+    "store_replicas": ("Store replicas that are connected to the primary.", ("partition",)),
+    "store_heard_seconds": ("Age of the last heartbeat that the store answered.", ("partition",)),
+    "members": ("Service replicas in the registry, by state: active, or not yet.", ("partition", "state")),
+}
+"""Gauges that are worked out when somebody asks: text and labels by name."""
+
+Sample = tuple[str, tuple[str, ...], float]
+"""Name of a gauge in SCRAPED, values of its labels, value."""
+
+
+class _Scraped(Collector):
+    """The gauges of SCRAPED. `describe` tells of them without asking anybody."""
+
+    def __init__(self, gauges: Callable[[], Iterator[Sample]]) -> None:
+        self._gauges = gauges
+
+    def describe(self) -> Iterator[Metric]:
+        yield from self._families().values()
+
+    def collect(self) -> Iterator[Metric]:
+        families = self._families()
+        for name, labels, value in self._gauges():
+            families[name].add_metric(labels, value)
+        yield from families.values()
+
+    @staticmethod
+    def _families() -> dict[str, GaugeMetricFamily]:
+        return {
+            name: GaugeMetricFamily(f"revocation_{name}", text, labels=labels)
+            for name, (text, labels) in SCRAPED.items()
+        }
+
+
 class Metrics:
     """The metrics of one replica, in a registry of their own, so that several replicas fit into one process."""
 
     def __init__(self, *, version: str, replica: str) -> None:
         self.registry = CollectorRegistry()
+        self.gauges: Callable[[], Iterator[Sample]] = lambda: iter(())
+        """Works out what SCRAPED names, when somebody asks."""
+        self.registry.register(_Scraped(lambda: self.gauges()))
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         counter, gauge, histogram = self._counter, self._gauge, self._histogram
@@ -216,12 +262,7 @@ class Metrics:
 
         self.limited = counter("limited", "Calls and streams refused by a limit of their realm.", "realm", "limit")
 
-        self.commits = counter("commits", "Commit scripts run, by outcome: done, refused, unknown.", "outcome")
-        self.rows_committed = counter("rows_committed", "Rows that acknowledged commits added.", "realm")
-        self.barrier_seconds = histogram("barrier_seconds", "Time that barriers at the store took.", "partition")
-        self.store_errors = counter("store_errors", "Failed calls to the store, by kind.", "kind")
-        self.clock_skew_seconds = gauge("clock_skew_seconds", "Clock of the service minus clock of the store.")
-
+        self._of_the_store()
         self.limits_reached = counter(
             "limits_reached", "Calls and streams refused by a limit of this replica.", "limit"
         )
@@ -252,6 +293,23 @@ class Metrics:
         self.waiting_for_members = gauge(
             "waiting_for_members", "Members without whose confirmation a history stays unusable.", "partition"
         )
+
+    def _of_the_store(self) -> None:
+        counter, gauge, histogram = self._counter, self._gauge, self._histogram
+        self.commits = counter("commits", "Commit scripts run, by outcome: done, refused, unknown.", "outcome")
+        self.rows_committed = counter("rows_committed", "Rows that acknowledged commits added.", "realm")
+        self.commit_seconds = histogram("commit_seconds", "Time that commit scripts took at the store.", "partition")
+        self.barrier_seconds = histogram("barrier_seconds", "Time that barriers at the store took.", "partition")
+        self.store_errors = counter("store_errors", "Failed calls to the store, by kind.", "kind")
+        self.store_seconds = histogram("store_seconds", "Time that heartbeats at the store took.", "partition")
+        self.log_lag_seconds = histogram(
+            "log_lag_seconds", "From a commit, by the store's clock, until it was queued for all subscribers here.",
+            "partition",
+        )  # fmt: skip
+        self.progress_seconds = histogram(
+            "progress_seconds", "From a ping until its answer was queued: the slowest of those that share a proof."
+        )
+        self.clock_skew_seconds = gauge("clock_skew_seconds", "Clock of the service minus clock of the store.")
 
     def observe_canary(self, beat: Beat) -> None:
         """Takes a measurement of the canary."""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from revocation_sdk._channel import TokenSource
 from revocation_sdk._check import OnStale, check_policy
 from revocation_sdk._clock import Clock
 from revocation_sdk._core import MAX_STALENESS_S, PING_INTERVAL_S, Core, Options
 from revocation_sdk._follower import Follower
-from revocation_sdk.errors import StatusUnknown
+from revocation_sdk.errors import RevocationError, StatusUnknown
 from revocation_sdk.types import Freshness, State
+
+if TYPE_CHECKING:
+    from prometheus_client.registry import CollectorRegistry
 
 
 class BaseClient:
@@ -98,6 +101,16 @@ class BaseClient:
         """
         self._core.following.invalidate()
 
+    def metrics(self, registry: CollectorRegistry, name: str = "") -> None:
+        """Adds this client's metrics to the application's own registry of `prometheus_client`, which must be installed.
+
+        `name` is the label `client`, for several clients of a realm in one registry; default: the client's own name.
+        Raises ValueError if the registry has a client of this realm under that name.
+        """
+        from revocation_sdk.prometheus import register
+
+        register(self._core, registry, name or self._core.following.name)
+
     def unknown(self, age_s: float | None) -> StatusUnknown:
         """The error that says why the view is not fresh."""
         self._core.following.revive()
@@ -132,6 +145,27 @@ class BaseClient:
         """
         check_policy(on_stale)
         self._core.following.start()
+        counts = self._core.following.counts
+        try:
+            found = self._checked(claims, token, key_id, thumbprint, max_staleness, on_stale)
+        except RevocationError as error:
+            counts.verdict(error)
+            raise
+        if found.fresh:
+            counts.accepted += 1
+        else:
+            counts.accepted_stale += 1
+        return found
+
+    def _checked(
+        self,
+        claims: Mapping[str, Any],
+        token: str | None,
+        key_id: str | None,
+        thumbprint: str | None,
+        max_staleness: float | None,
+        on_stale: OnStale,
+    ) -> Freshness:
         sight = self._core.checker.look(claims, token, key_id, thumbprint)
         limit = self._core.max_staleness if max_staleness is None else max_staleness
         if max_staleness is not None:

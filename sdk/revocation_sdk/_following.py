@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from revocation_sdk._channel import Endpoints, Security
 from revocation_sdk._clock import Clock
+from revocation_sdk._counts import Counts
 from revocation_sdk._follower import Follower, Lease
 from revocation_sdk._lattice import MalformedRows
 from revocation_sdk._position import encode_positions
@@ -39,7 +40,9 @@ class Following:
         self.clock = clock
         self.ping_interval = ping_interval
         self.name = ""
-        self._staleness_s = 0.0
+        self.staleness_s = 0.0
+        """The largest max_staleness by which anybody here judges."""
+        self.counts = Counts()
         self._endpoints = endpoints
         self._how = how
         self._worker = self._new_worker()
@@ -61,8 +64,8 @@ class Following:
 
     def judged_by(self, max_staleness: float) -> None:
         """Somebody judges by this max_staleness from now on; the service is told the largest."""
-        if max_staleness > self._staleness_s:
-            self._staleness_s = self._worker.staleness_s = max_staleness
+        if max_staleness > self.staleness_s:
+            self.staleness_s = self._worker.staleness_s = max_staleness
 
     def close(self, wait: float = 2.0) -> None:
         """Ends following, for good."""
@@ -192,7 +195,7 @@ class Following:
 
     def _new_worker(self) -> Worker:
         worker = Worker(self.follower, self._endpoints, self._how, self.clock, self.ping_interval, self._changed)
-        worker.staleness_s = self._staleness_s
+        worker.staleness_s, worker.counts = self.staleness_s, self.counts
         return worker
 
     def _changed(self) -> None:

@@ -20,8 +20,9 @@ import grpc
 from revocation_api.v1 import revocation_pb2
 from revocation_sdk._channel import Endpoints, Security, sdk_version
 from revocation_sdk._clock import Clock
+from revocation_sdk._counts import Counts
 from revocation_sdk._follower import Follower, Resync
-from revocation_sdk._messages import Poll
+from revocation_sdk._messages import Poll, Progress
 from revocation_sdk._retry import MAX_BACKOFF_S, backoff
 from revocation_sdk._stream import Stream
 from revocation_sdk._wire import MalformedMessage, failure_of, watch_message, watch_request
@@ -58,6 +59,7 @@ class Worker:
         """Names this follower in this process, on all its streams."""
         self.staleness_s = 0.0
         """The largest max_staleness by which anybody here judges."""
+        self.counts = Counts()
         self.trouble = ""
         """Why the last stream ended, as a stable word; empty while all is well."""
         self.started_at: float | None = None
@@ -139,6 +141,7 @@ class Worker:
         while not self._stop.is_set():
             began = self._clock.mono()
             wait = self._follow_once(name)
+            self.counts.stream_ended(self.trouble)
             if self._clock.mono() - began > MAX_BACKOFF_S:
                 self._tries = 0  # it was a healthy stream
             self._changed()
@@ -179,6 +182,8 @@ class Worker:
         now = self._clock.mono()
         with self._writing:
             self._follower.receive(message, now)
+            if not isinstance(message, Progress):
+                self.counts.message_applied(self._clock.mono() - now)
             self._expire(now)
         if isinstance(message, Poll) and now - stream.pinged >= _POLLED_EVERY_S:
             self._ping(stream)

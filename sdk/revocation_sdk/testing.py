@@ -26,6 +26,7 @@ from typing import TypeVar
 from revocation_sdk._check import Checker
 from revocation_sdk._client import BaseClient
 from revocation_sdk._core import MAX_STALENESS_S, PING_INTERVAL_S, Core, Options
+from revocation_sdk._counts import Counts
 from revocation_sdk._fake_service import FakeService
 from revocation_sdk._follower import Follower, Lease
 from revocation_sdk._following import Following
@@ -115,6 +116,7 @@ class _NoWorker:
         self.pid = os.getpid()
         self.trouble = "cut_off"
         self.staleness_s = 0.0
+        self.counts = Counts()
         self.started_at: float | None = None
         self._follower = follower
 

@@ -31,7 +31,7 @@ from revocation_sdk._recent import Recent
 from revocation_sdk._remote import RemoteChecks
 from revocation_sdk._seen import Seen
 from revocation_sdk._sight import Sight, look
-from revocation_sdk.errors import ConfigError, StatusUnknown, TokenExpired, TokenInvalid, TokenRevoked
+from revocation_sdk.errors import ConfigError, RevocationError, StatusUnknown, TokenExpired, TokenInvalid, TokenRevoked
 from revocation_sdk.types import Freshness, Receipt, Verified
 
 OnStale = Literal["deny", "check", "allow"]
@@ -89,6 +89,7 @@ class Verifier:
         """
         self._client = client
         self._core = client._core
+        self._counts = client._core.following.counts
         self._clock = client.clock
         self._algorithms = check_algorithms(algorithms)
         self._keys = key_source(key, jwks, jwks_url, key_id, self._algorithms, client.clock.mono)
@@ -136,10 +137,14 @@ class Verifier:
         limit, policy = self._asked(max_staleness, on_stale)
         self._client.start()
         keys = self._keys.current() or self._keys.wait(FETCH_TIMEOUT_S)
-        seen, freshness = self._judged(token, keys, limit, policy)
-        if freshness is None:
-            freshness = self._remote.ask(seen.facts, limit)
-        return Verified(seen.values(), freshness)
+        try:
+            seen, freshness = self._judged(token, keys, limit, policy)
+            if freshness is None:
+                freshness = self._remote.ask(seen.facts, limit)
+        except RevocationError as error:
+            self._counts.verdict(error)
+            raise
+        return self._accepted(seen, freshness)
 
     async def verify_async(
         self, token: str | bytes, *, max_staleness: float | None = None, on_stale: OnStale | None = None
@@ -148,10 +153,14 @@ class Verifier:
         limit, policy = self._asked(max_staleness, on_stale)
         self._client.start()
         keys = self._keys.current() or await asyncio.to_thread(self._keys.wait, FETCH_TIMEOUT_S)
-        seen, freshness = self._judged(token, keys, limit, policy)
-        if freshness is None:
-            freshness = await self._remote.ask_async(seen.facts, limit)
-        return Verified(seen.values(), freshness)
+        try:
+            seen, freshness = self._judged(token, keys, limit, policy)
+            if freshness is None:
+                freshness = await self._remote.ask_async(seen.facts, limit)
+        except RevocationError as error:
+            self._counts.verdict(error)
+            raise
+        return self._accepted(seen, freshness)
 
     def revoke(
         self, token: str | bytes, *, op_id: str | None = None, timeout: float = CALL_TIMEOUT_S, reason: str = ""
@@ -201,6 +210,13 @@ class Verifier:
             raise self._client.unknown(sight.age_s)
         return seen, self._allow(sight) if policy == "allow" else None
 
+    def _accepted(self, seen: Seen, freshness: Freshness) -> Verified:
+        if freshness.fresh:
+            self._counts.accepted += 1
+        else:
+            self._counts.accepted_stale += 1
+        return Verified(seen.values(), freshness)
+
     def _known(self, token: str | bytes, keys: KeySet | None) -> Seen:
         """Steps (1) to (3), from memory for a token seen before."""
         if keys is None:
@@ -209,6 +225,7 @@ class Verifier:
             raise TokenInvalid("not text", reason="malformed")
         seen = self._seen.get(token)
         if seen is not None and seen.signed_by(keys):
+            self._counts.hits += 1
             return seen
 
         # (1) Form and header.
@@ -222,6 +239,7 @@ class Verifier:
         claims = read_claims(parts, self._version_claim, self._client_claim, self._issuer_skew)
         self._check_identity(claims.values)
 
+        self._counts.misses += 1
         seen = Seen(claims, key, keys)
         if len(token) <= MAX_CACHED_BYTES:
             self._seen.put(token, seen)

@@ -238,7 +238,7 @@ def test_every_alert_says_what_to_do() -> None:
     alerts = yaml.safe_load((CHART / "files/alerts.yaml").read_text())
     for rule in (rule for group in alerts["groups"] for rule in group["rules"]):
         assert rule["labels"]["severity"] in {"critical", "warning"}, rule["alert"]
-        assert rule["annotations"].keys() == {"summary", "action"}, rule["alert"]
+        assert rule["annotations"].keys() == {"summary", "action", "runbook"}, rule["alert"]
 
 
 @pytest.mark.parametrize("name", VALUES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -67,3 +68,20 @@ def test_it_can_be_switched_off(installation: Installation) -> None:
     client.wait_until_fresh(30)
     assert client.status().canary is None
     assert replica.metric("canary_seconds_count") == 0
+
+
+def test_what_dashboards_ask_for_is_exported_by_a_running_service(installation: Installation) -> None:
+    """With values, for what happens in any service; names alone are held by tests/test_monitoring.py."""
+    (replica,) = installation.add_replicas(1, installation.store(aof=False).url)
+    client = installation.client()
+    client.wait_until_fresh(30)
+    client.revoke_tokens([("t", time.time() + 60)])
+    until(lambda: replica.metric("canary_seconds_count") >= 1, "it has measured")
+    assert replica.metric("rows_committed_total", realm="default") == 1
+    for name in (
+        "commits_total", "commit_seconds_count", "barrier_seconds_count", "store_seconds_count",
+        "log_lag_seconds_count", "progress_seconds_count", "log_records", "members",
+        "store_heard_seconds", "rpc_requests_total",
+    ):  # fmt: skip
+        assert replica.metric(name) > 0, name
+    until(lambda: replica.metric("verifiers", realm="default", state="fresh") == 1, "the verifier is counted")

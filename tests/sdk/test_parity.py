@@ -9,7 +9,7 @@ import pytest
 import revocation_sdk
 from revocation_sdk import AsyncRevocationClient, RevocationClient
 
-NO_NETWORK = {"check", "invalidate", "on_state_change", "start", "unknown"}
+NO_NETWORK = {"check", "invalidate", "metrics", "on_state_change", "start", "unknown"}
 
 
 def public(kind: type) -> dict[str, object]:
