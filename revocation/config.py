@@ -392,9 +392,15 @@ def _placeholders(failed: set[str]) -> dict[str, object]:
     }
 
 
+def _printable(text: str) -> str:
+    """A message, in which names and paths of the operator's may stand, without control characters."""
+    text = text.removeprefix("Value error, ")
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+
+
 def _field_faults(error: ValidationError) -> list[Fault]:
     return [
-        Fault(".".join(str(part) for part in item["loc"]), item["msg"].removeprefix("Value error, "))
+        Fault(_printable(".".join(str(part) for part in item["loc"])), _printable(item["msg"]))
         for item in error.errors(include_url=False, include_input=False)
         if item["type"] != "default_factory_not_called"  # follows from a fault that is reported itself
     ]

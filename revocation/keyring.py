@@ -59,15 +59,17 @@ def parse_secret(text: str) -> tuple[MasterSecret, ...]:
         raise SecretInvalid(f"holds more than {MOST_SECRETS} master secrets; drop the oldest ones")
     masters = tuple(_parse_item(number, item) for number, item in enumerate(items, 1))
     kids = [master.kid for master in masters]
-    for kid in kids:
-        if kids.count(kid) > 1:
-            raise SecretInvalid(f"has key id {kid} twice; every master secret needs an id of its own")
+    for number, kid in enumerate(kids, 1):
+        if kids.index(kid) < number - 1:
+            earlier = kids.index(kid) + 1
+            raise SecretInvalid(f"items {earlier} and {number} have one key id; every master secret needs its own")
     if len({master.value for master in masters}) < len(masters):
         raise SecretInvalid("has one secret under two key ids; a new key id needs a new secret")
     return masters
 
 
 def _parse_item(number: int, item: str) -> MasterSecret:
+    # Messages say which item by its number: what stands where a kid belongs may be a piece of a secret.
     kid, colon, encoded = item.partition(":")
     if not colon or not _KID.fullmatch(kid):
         raise SecretInvalid(f"item {number} is not kid:base64 with a kid of 1 to 16 characters A-Z a-z 0-9 _ -")
@@ -76,10 +78,10 @@ def _parse_item(number: int, item: str) -> MasterSecret:
         value = base64.b64decode(padded.replace("-", "+").replace("_", "/"), validate=True)
     except (binascii.Error, ValueError):
         # No cause: its message is about the secret.
-        raise SecretInvalid(f"item {number} ({kid}) is not base64 after the colon") from None
+        raise SecretInvalid(f"item {number} is not base64 after the colon") from None
     if not KEY_BYTES <= len(value) <= LONGEST_SECRET_BYTES:
         raise SecretInvalid(
-            f"item {number} ({kid}) has {len(value)} bytes, not {KEY_BYTES} to {LONGEST_SECRET_BYTES}; "
+            f"item {number} has {len(value)} bytes, not {KEY_BYTES} to {LONGEST_SECRET_BYTES}; "
             "make one with `openssl rand -base64 32`"
         )
     return MasterSecret(kid, value)

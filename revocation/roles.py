@@ -178,13 +178,19 @@ def read_roles(path: Path) -> Roles:
         raise RolesInvalid(f"{path}: {error.strerror}") from None
     except ValidationError as error:
         found = error.errors(include_input=False)
-        faults = [f"{'.'.join(map(str, item['loc']))[:_LOCATION]}: {item['msg']}" for item in found[:_FAULTS]]
+        faults = [f"{_place(item['loc'])}: {item['msg']}" for item in found[:_FAULTS]]
         more = f"; and {len(found) - _FAULTS} more" if len(found) > _FAULTS else ""
         raise RolesInvalid(f"{path}: {'; '.join(faults)}{more}") from None
     except RecursionError:
         raise RolesInvalid(f"{path} does not parse: too deep") from None
     except ValueError as error:  # TOML, JSON or UTF-8
         raise RolesInvalid(f"{path} does not parse: {error}") from None
+
+
+def _place(location: Iterable[object]) -> str:
+    """Where a fault is; names come from the file, and may be anything."""
+    text = ".".join(map(str, location))[:_LOCATION]
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def may(roles: Roles, identities: Iterable[str], method: str, realm: str) -> bool:
