@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from revocation.http import OpsServer
+from revocation.http import MOST_CONNECTIONS, OpsServer
 from revocation.telemetry import Metrics
 
 
@@ -93,3 +94,19 @@ async def test_stops_before_it_started_and_twice(replica: Replica) -> None:
     await server.start()
     await server.stop()
     await server.stop()
+
+
+async def test_a_connection_that_never_finishes_its_request_does_not_keep_its_place(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as there may be say half a sentence: probes are answered again when their time is over."""
+    monkeypatch.setattr("revocation.http.CONNECTION_S", 0.2)
+    async with serving(replica) as client:
+        port = client.base_url.port
+        peers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST_CONNECTIONS)]
+        for _, writer in peers:
+            writer.write(b"GET /livez HTTP/1.1\r\nHost:")
+        for reader, writer in peers:
+            assert await reader.read() == b""
+            writer.close()
+        assert (await client.get("/livez")).status_code == 200

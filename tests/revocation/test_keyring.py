@@ -36,7 +36,7 @@ def test_lists_may_be_written_in_any_usual_way() -> None:
         ("k1:" + "A" * 41, "not base64"),
         ("k1:c2VjcmV0", "6 bytes"),
         (f"k1:{'A' * 4000}", "3000 bytes"),
-        (f"{FIXED} k1:{'A' * 43}", "k1 twice"),
+        (f"{FIXED} k1:{'A' * 43}", "one key id"),
         (f"{FIXED} {FIXED.replace('k1', 'k2')}", "two key ids"),
         (" ".join(f"k{number}:{'A' * 43}" for number in range(17)), "more than 16"),
     ],
