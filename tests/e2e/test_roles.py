@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,19 +11,23 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from revocation.roles import TABLE, Role
 from revocation_api.v1 import revocation_pb2 as pb
-from revocation_api.v1 import revocation_pb2_grpc, session_pb2, session_pb2_grpc
+from revocation_api.v1 import revocation_pb2_grpc
 from revocation_sdk import PermissionDenied
 from tests.e2e.installation import Installation
 from tests.e2e.processes import until
 from tests.e2e.secured import ISSUER, SUBJECT, Bind, Secured
+from tests.e2e.walk import attempts, methods
 
 pytestmark = pytest.mark.e2e
 
 VERIFIER, REVOKER, STRANGER = "spiffe://test/verifier", "spiffe://test/revoker", "spiffe://test/stranger"
 
 
+ADMIN = "spiffe://test/admin"
 ROLES: list[Bind] = [
+    (ADMIN, "admin", ["*"]),
     (VERIFIER, "verifier", ["default"]),
     (REVOKER, "revoker", ["default"]),
     (f"{ISSUER}#{SUBJECT}", "session-manager", ["default"]),
@@ -39,39 +42,8 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         yield made
 
 
-def op_id() -> str:
-    random = uuid.uuid4().int & ((1 << 74) - 1)
-    high, low = random >> 62, random & ((1 << 62) - 1)
-    return str(uuid.UUID(int=(time.time_ns() // 1_000_000) << 80 | 7 << 76 | high << 64 | 2 << 62 | low))
-
-
-def unary_requests() -> list[tuple[str, str, Any]]:
-    """A plausible request for every unary method and target: (service, method, message)."""
-    realm, op = "default", op_id()
-    targets: list[dict[str, Any]] = [
-        {"token": pb.TokenTarget(jti="j", expires_at=int(time.time()) + 60)},
-        {"session": pb.SessionTarget(sid="s")}, {"subject": pb.SubjectTarget(subject="u")},
-        {"client": pb.ClientTarget(client_id="c")}, {"key": pb.KeyTarget(kid="k")}, {"whole_realm": pb.RealmTarget()},
-    ]  # fmt: skip
-    found = [("RevocationService", "Revoke", pb.RevokeRequest(realm=realm, op_id=op, **target)) for target in targets]
-    for file, service in ((pb, "RevocationService"), (session_pb2, "SessionService")):
-        for method in file.DESCRIPTOR.services_by_name[service].methods:
-            if method.name in ("Revoke", "Watch"):
-                continue
-            message = getattr(file, method.input_type.name)()
-            for field, value in {"realm": realm, "op_id": op, "jti": "j", "subject": "u", "id": "x"}.items():
-                if field in method.input_type.fields_by_name:
-                    setattr(message, field, value)
-            found.append((service, method.name, message))
-    return found
-
-
 def call(channel: grpc.Channel, service: str, method: str, message: Any) -> grpc.StatusCode:
-    stub: Any = (
-        revocation_pb2_grpc.RevocationServiceStub(channel)
-        if service == "RevocationService"
-        else session_pb2_grpc.SessionServiceStub(channel)
-    )
+    stub: Any = revocation_pb2_grpc.RevocationServiceStub(channel)
     try:
         getattr(stub, method)(message, timeout=5)
     except grpc.RpcError as error:
@@ -80,18 +52,40 @@ def call(channel: grpc.Channel, service: str, method: str, message: Any) -> grpc
     return grpc.StatusCode.OK
 
 
-def test_a_verifier_tries_everything_and_changes_nothing(secured: Secured) -> None:
-    """With a verifier's certificate nothing in the API changes anything; what it may read, it may."""
+def state(secured: Secured) -> list[Any]:
+    """What an administrator sees of both realms."""
+    seen: list[Any] = []
+    for realm in ("default", "other"):
+        with secured.client(ADMIN, realm=realm) as client:
+            status = client.status()
+            seen += [status.entries, *(partition.position for partition in status.partitions)]
+            seen += [client.get_client_settings("x"), client.list_sessions("x"), client.impact()]
+    return seen
+
+
+def test_every_method_that_the_server_registers_has_a_row(secured: Secured) -> None:
+    """By reflection, so that a service that is added without rows fails here, too."""
+    with secured.channel(ADMIN) as channel:
+        registered = {method.name for _, method in methods(channel)}
+        targets = {attempt.name for attempt in attempts(channel, "default") if attempt.method.name == "Revoke"}
+    assert registered == {row.partition(":")[0] for row in TABLE}
+    assert targets == {row for row in TABLE if row.startswith("Revoke:")}
+
+
+@pytest.mark.parametrize("realm", ["default", "other", "nowhere", ""])
+def test_a_verifier_tries_everything_and_changes_nothing(secured: Secured, realm: str) -> None:
+    """With a verifier's certificate nothing in the API changes anything; what it may read, it may, in its realm."""
+    before = state(secured)
     with secured.channel(VERIFIER) as channel:
-        codes = {
-            f"{method}:{message.WhichOneof('target') if method == 'Revoke' else ''}": call(
-                channel, service, method, message
-            )
-            for service, method, message in unary_requests()
-        }
-    may = {"Check:", "GetVersion:"}
-    assert {name for name, code in codes.items() if code is not grpc.StatusCode.PERMISSION_DENIED} == may
-    assert all(codes[name] is grpc.StatusCode.OK for name in may)
+        found = [(attempt, *attempt.make(channel)) for attempt in attempts(channel, realm)]
+    allowed = {row for row, roles in TABLE.items() if Role.VERIFIER in roles} if realm == "default" else set()
+    assert {attempt.method.name for attempt, _, _ in found} == {row.partition(":")[0] for row in TABLE}
+    for attempt, code, details in found:
+        if attempt.method.name in allowed and attempt.variant != "ping":
+            assert code == "OK", (attempt.name, details)
+        else:
+            assert (code, details) == ("PERMISSION_DENIED", "this identity may not do that in this realm"), attempt.name
+    assert state(secured) == before
 
 
 def test_watch_is_for_verifiers_and_only_in_their_realm(secured: Secured) -> None:

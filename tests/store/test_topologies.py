@@ -183,7 +183,7 @@ async def test_a_unix_socket(servers: Servers, connected: Connect, tmp_path: Pat
     assert await actor.commit(operation(1, subjects(7)))
 
 
-async def test_mutual_tls(servers: Servers, connected: Connect, tmp_path: Path) -> None:
+async def test_an_acl_user_over_mutual_tls(servers: Servers, connected: Connect, tmp_path: Path) -> None:
     files = certificates(tmp_path)
     port = free_port()
     config = {
@@ -200,12 +200,17 @@ async def test_mutual_tls(servers: Servers, connected: Connect, tmp_path: Path) 
             raise
         pytest.skip(str(error))
     server = servers.start(config)
+    server.call("ACL", "SETUSER", "service", "on", ">p@ss/word", "~revocation:*", "+@all", "-@dangerous", "+info")
+    server.call("CONFIG", "SET", "port", "0")  # from here on TLS only
     query = f"ssl_ca_certs={files['ca']}&ssl_certfile={files['client']}&ssl_keyfile={files['client_key']}"
-    actor = await alone(await connected(f"rediss://localhost:{port}?{query}", server))
+    user = f"rediss://service:{quote('p@ss/word', safe='')}@localhost:{port}"
+    actor = await alone(await connected(f"{user}?{query}", server))
     assert await actor.commit(operation(1, subjects(7)))
+    with pytest.raises(StoreRefused, match="user and password"):
+        await connected(f"rediss://service:wrong@localhost:{port}?{query}", server)
     for part in (f"ssl_ca_certs={files['ca']}", query.replace(files["ca"], files["other_ca"])):
         with pytest.raises(StoreUnavailable):
-            await connected(f"rediss://localhost:{port}?{part}", server)
+            await connected(f"{user}?{part}", server)
 
 
 def certificates(folder: Path) -> dict[str, str]:
