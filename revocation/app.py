@@ -68,7 +68,7 @@ async def _serve(config: Config, embedded: EmbeddedStore | None) -> int:
         metrics = Metrics(version=__version__, replica=replica_id)
         node = Node(
             config, keyring, store, metrics,
-            replica_id=replica_id, fresh=embedded is not None and embedded.fresh, keep_secret=keep_secret,
+            replica_id=replica_id, alone=embedded is not None, keep_secret=keep_secret,
         )  # fmt: skip
         node.store_name = store_name
         metrics.gauges = lambda: gauges(node)

@@ -47,7 +47,7 @@ class Node:
         metrics: Metrics,
         *,
         replica_id: str,
-        fresh: bool,
+        alone: bool,
         keep_secret: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         self.replica_id = replica_id
@@ -62,7 +62,7 @@ class Node:
         self._store = store = measured(store, metrics, self.store_ms)
         self._keyring = keyring
         self._keep_secret = keep_secret
-        options = _options(config, replica_id, fresh)
+        options = _options(config, replica_id, alone)
         durability = _durability(config.ack)
         # A barrier at level replicated(n) waits too, or a cut-off primary could go on vouching (model 2).
         waits = Durability(replicas=config.ack.copies)
@@ -186,10 +186,10 @@ def _durability(ack: Ack) -> Durability:
     return Durability(replicas=ack.copies, fsync=ack.level == "fsynced")
 
 
-def _options(config: Config, replica_id: str, fresh: bool) -> ReplicaOptions:
+def _options(config: Config, replica_id: str, alone: bool) -> ReplicaOptions:
     timing = Timing(
-        # A store that we made ourselves, just now, cannot have been wiped: nobody needs to be waited for (H7).
-        settle_ms=0 if fresh else int(config.settle_s * 1000),
+        # Nobody but this process ever holds what is in a store of our own: nobody needs to be waited for (H7).
+        settle_ms=0 if alone else int(config.settle_s * 1000),
         detect_ms=int(config.detect_s * 1000),
         strike_after_ms=int(config.strike_after_s * 1000),
     )

@@ -38,19 +38,20 @@ class Watch:
 
     async def serve(self, requests: AsyncIterator[pb.WatchRequest], context: Context) -> None:
         """One stream, from hello to its end."""
-        hello = await self._hello(requests, context)
+        try:
+            hello = await self._hello(requests)
+        except TimeoutError:  # a peer that says nothing, or a service that is too busy to hear it
+            await self._calls.refuse(context, "Watch", Unavailable("no hello came in time; connect again"))
+            return
 
         async def body(caller: Caller, _: float) -> None:
             await self._follow(hello, requests, context, caller)
 
         await self.calls.run(context, "Watch", hello.realm, body)
 
-    async def _hello(self, requests: AsyncIterator[pb.WatchRequest], context: Context) -> pb.Hello:
-        try:
-            async with asyncio.timeout(limits.HELLO_TIMEOUT_S):
-                first = await anext(aiter(requests), None)
-        except TimeoutError:
-            first = None
+    async def _hello(self, requests: AsyncIterator[pb.WatchRequest]) -> pb.Hello:
+        async with asyncio.timeout(limits.HELLO_TIMEOUT_S):
+            first = await anext(aiter(requests), None)
         # What is missing is refused in `_follow`, inside of what all calls have in common.
         return first.hello if first is not None and first.WhichOneof("kind") == "hello" else pb.Hello()
 

@@ -226,7 +226,7 @@ class MemoryStore(MemorySessions, MemoryAudit, MemoryMailbox):
         begun = replace(
             data.at,
             log_id=log_id,
-            settled=(bool(data.at.members) and data.at.settled) or settle_ms == 0,
+            settled=(bool(data.at.members) and data.at.settled and epoch > 0) or settle_ms == 0,
             opened_ms=now,
             previous=data.at.log_id,
             base=data.at.seq,

@@ -51,6 +51,7 @@ class Stream:
                 await self._follow()
             except grpc.aio.AioRpcError as error:
                 self._seen[f"refused {error.code().name}"] += 1
+                print(error.code(), error.details(), error.debug_error_string(), file=sys.stderr)
                 await asyncio.sleep(_retry_after_s(error) + random.uniform(0, 0.2))
 
     async def _follow(self) -> None:

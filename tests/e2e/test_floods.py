@@ -18,13 +18,13 @@ from typing import Any
 import grpc
 import pytest
 
-from revocation.limits import SNAPSHOTS_AT_ONCE
+from revocation.limits import HELLO_TIMEOUT_S, SNAPSHOTS_AT_ONCE
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_api.v1.revocation_pb2_grpc import RevocationServiceStub
 from revocation_sdk._requests import make_op_id
 from tests.e2e.installation import Installation
 from tests.e2e.processes import Answering, until
-from tests.e2e.rpc import Answer, a_revocation, call, stub
+from tests.e2e.rpc import Answer, a_revocation, answer_of, call, stub
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -190,6 +190,19 @@ def test_a_log_that_is_full_refuses_and_goes_on_when_it_was_trimmed(installation
         replicas[1].resume()
         until(lambda: call(service.Revoke, a_revocation()).code == "OK", "it has read on, and the log was trimmed")
         assert not replicas[1].events("log_diverged"), "it did not have to load again"
+
+
+def test_a_stream_without_a_hello_is_ended_and_told_to_come_back(installation: Installation) -> None:
+    """It is no question of rights: a service that is too busy to hear it in time says the same."""
+    (replica,) = installation.add_replicas(1, installation.store(aof=False).url)
+    with stub(replica.address) as service:
+        done = threading.Event()
+        with pytest.raises(grpc.RpcError) as ended:
+            next(service.Watch(iter(done.wait, True), timeout=HELLO_TIMEOUT_S * 4))
+        done.set()
+        answer = answer_of(ended.value)
+        assert (answer.code, answer.reason) == ("UNAVAILABLE", "NOT_READY")
+    assert replica.metric("rpc_requests_total", method="Watch", code="UNAVAILABLE") == 1
 
 
 def test_a_message_that_is_too_large_is_refused_before_it_is_read(installation: Installation) -> None:

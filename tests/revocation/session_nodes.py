@@ -185,7 +185,7 @@ async def running(
         config = config_of(url, f"node-{number}", partitions, realms, flags)
         metrics = Metrics(version="0", replica=f"node-{number}")
         keyring = Keyring.parse(secrets[number % len(secrets)])
-        nodes.append(Node(config, keyring, stores[-1], metrics, replica_id=f"node-{number}", fresh=True))
+        nodes.append(Node(config, keyring, stores[-1], metrics, replica_id=f"node-{number}", alone=True))
     tasks = [asyncio.create_task(node.run()) for node in nodes]
     try:
         for node in nodes:

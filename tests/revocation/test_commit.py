@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 
 from revocation.commit import Committer
-from revocation.errors import OutcomeUnknown, Unavailable
+from revocation.errors import OutcomeUnknown, Overloaded, Unavailable
 from revocation.replica import Fenced, NotReady
+from revocation.session_gate import Turnstile
 from revocation.store import Closed, Committed, Denials, Durability, Op, OpResult, OpState, Standing
 
 OP = Op("default", "0" * 32, "0" * 32, (Denials(1, 1, bytes(12)),))
@@ -63,3 +64,37 @@ async def test_without_a_store_it_says_so() -> None:
     error = await World(Closed.WAIT, state="unreachable").outcome()
     assert isinstance(error, Unavailable)
     assert error.reason == "STORE_UNAVAILABLE"
+
+
+async def test_a_full_queue_refuses_and_says_when_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits already is not pushed out."""
+    monkeypatch.setattr("revocation.commit.MAX_WAITING", 3)
+    world = World(Closed.WAIT)
+    deadline = asyncio.get_running_loop().time() + 0.3
+    waiting = [asyncio.create_task(world.committer.commit(OP, deadline)) for _ in range(3)]
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded) as refused:
+        await world.committer.commit(OP, deadline)
+    assert (refused.value.limit, refused.value.retry_after_ms > 0) == ("commit_queue", True)
+    for task in waiting:
+        with pytest.raises(Unavailable):
+            await task
+
+
+@pytest.mark.parametrize(("closed", "limit"), [(Closed.FULL, "log"), (Closed.MEMORY, "store_memory")])
+async def test_a_store_without_room_is_a_limit_with_a_name(closed: Closed, limit: str) -> None:
+    world = World(closed)
+    with pytest.raises(Overloaded) as refused:
+        await world.committer.commit(OP, asyncio.get_running_loop().time() + 1)
+    assert refused.value.limit == limit
+
+
+async def test_a_full_line_for_sessions_refuses() -> None:
+    turnstile = Turnstile(at_once=1, most_waiting=1)
+    async with turnstile:
+        waiting = asyncio.create_task(turnstile.__aenter__())
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as refused:
+            await turnstile.__aenter__()
+        assert refused.value.limit == "session_queue"
+    await waiting

@@ -355,6 +355,22 @@ async def test_what_a_history_tells_of_the_one_before(world: World) -> None:
     assert after.settled, "a store that knows its members waits for them, and needs no settle time"
 
 
+async def test_a_process_without_memory_gives_members_time_that_a_store_may_have_forgotten(world: World) -> None:
+    """Two faults: the store is rolled back to before b came, and a, which opens, has restarted with nothing."""
+    first, second = await joined(world, "a", "b")
+    assert await first.strike("b", "forced") is None  # as in the copy that is put back
+    await world.new_identity()
+    again = Actor(world, "a")
+    assert await again.open(OTHER_LOG, 2000) is None
+    opened(await again.confirm())
+    assert not (await again.look()).settled
+    assert await again.barrier() is Closed.WAIT, "b may still be there, with what only it holds"
+    opened(await second.confirm(log_id=OTHER_LOG))
+    await world.advance(2_000)
+    assert await again.store.settle(0, OTHER_LOG, 2_000) is None
+    assert set((await again.look()).members) == {"a", "b"}
+
+
 async def test_after_a_reopening_members_confirm_and_go_on_as_they_were(world: World) -> None:
     first, second = await joined(world, "a", "b")
     incarnations = first.incarnation, second.incarnation

@@ -154,7 +154,8 @@ class Actor:
     async def open(self, log_id: str = LOG, settle_ms: int = 0, *known: str) -> Closed | None:
         seen = (await self.look()).log_id
         self.log_id = log_id
-        return await self.store.open_history(self.partition, seen, log_id, settle_ms, [self.name, *known])
+        been_in_one = int(self.incarnation is not None)
+        return await self.store.open_history(self.partition, seen, log_id, settle_ms, [self.name, *known], been_in_one)
 
     async def confirm(self, *known: str, log_id: str | None = None) -> int | Closed:
         self.log_id = log_id or self.log_id

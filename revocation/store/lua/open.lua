@@ -16,8 +16,9 @@ if went_back(m) then return {'clock'} end
 -- Without the meta key a log that is left over belongs to nothing, and its ids would be in the way.
 if not m.log then redis.call('DEL', LOG) end
 -- H7: the settle time is there for a store that was wiped, its registry with it. One that still knows its members
--- waits for them (H6) and needs no time, unless it was itself still waiting.
-local known = redis.call('HLEN', MEMBERS) > 0 and m.settled == '1'
+-- waits for them (H6) and needs no time, unless it was itself still waiting; or unless a process opens it that has
+-- been in no history (epoch 0): it knows nobody itself, and the store may be a copy from before others came.
+local known = redis.call('HLEN', MEMBERS) > 0 and m.settled == '1' and epoch > 0
 local settled = (known or ARGV[5] == '0') and '1' or '0'
 register(m, {unpack(ARGV, 7)})
 -- The digest goes on from another one than before: no record of this history fits behind one of the last.
