@@ -41,8 +41,7 @@ class Watch:
         try:
             hello = await self._hello(requests)
         except TimeoutError:  # a peer that says nothing, or a service that is too busy to hear it
-            await self._calls.refuse(context, "Watch", Unavailable("no hello came in time; connect again"))
-            return
+            await self.calls.refuse(context, "Watch", Unavailable("no hello came in time; connect again"))
 
         async def body(caller: Caller, _: float) -> None:
             await self._follow(hello, requests, context, caller)

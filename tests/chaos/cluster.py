@@ -50,7 +50,7 @@ class Cluster:
         front = SimpleNamespace(port=first.proxy.port, config={}, info=first.server.info, place=Place(self.host))
         self.sentinels = self.installation.servers.sentinels(cast(Server, front), down_after_ms=800)
         hosts = ",".join(sentinel.address for sentinel in self.sentinels)
-        flags: dict[str, Any] = {**TIMING, "ack": ack, "secret_file": secret, "partitions": partitions}
+        flags: dict[str, Any] = {**TIMING, "ack": ack, "secret_file": secret, "partitions": partitions, "canary_s": 2.0}
         if self.network is not None:
             flags |= {"insecure": True, "allow_anonymous": True}
         self.services = [

@@ -24,6 +24,9 @@ MAX_STALENESS_S = 1.5
 FAST = {"settle_s": 0.4, "heartbeat_s": 0.1, "detect_s": 1.0, "strike_after_s": 8.0}
 """Timing of the replicas: as in production, but for a test's patience."""
 
+QUIET = {"REVOCATION_CANARY_S": "0"}
+"""A canary's records and streams would be counted with those of tests; a flag, for a test of it, wins."""
+
 
 class Replica(Process):
     """`revocation serve`."""
@@ -50,7 +53,7 @@ class Replica(Process):
             for field, value in given.items()
             for word in (f"--{field.replace('_', '-')}", *([] if value is True else [str(value)]))
         ]
-        super().__init__(name, ["-m", module, "serve", *words], folder, release=release)
+        super().__init__(name, ["-m", module, "serve", *words], folder, QUIET, release=release)
 
     @property
     def address(self) -> str:
