@@ -41,6 +41,8 @@ class Subscriber:
     def __init__(self, verifier: Verifier | None = None) -> None:
         self.verifier = verifier
         """Who it is, for those who wait until something has been applied."""
+        self.seal: Callable[[bytes], bytes] | None = None
+        """Signs a message for this stream, if it wants that."""
         self.applied: tuple[Position, ...] = ()
         self.ended: str | None = None
         self.heard = asyncio.get_running_loop().time()

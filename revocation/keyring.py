@@ -186,6 +186,10 @@ class Keyring:
         """The 32-byte key from which the audit of a realm is sealed. Raises KeyError for an unknown kid."""
         return _derive(self._by_kid[kid], b"audit", realm.encode())
 
+    def signing_seed(self, kid: str) -> bytes:
+        """The 32 bytes that the signing key of the stream is made from. Raises KeyError for an unknown kid."""
+        return _derive(self._by_kid[kid], b"signing")
+
     def commitments(self) -> dict[str, str]:
         """Key id -> hex that proves knowledge of the secret without giving it away.
 

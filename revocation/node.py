@@ -27,6 +27,7 @@ from revocation.roles import NOBODY, Caller
 from revocation.service import Realm, Revocations
 from revocation.session_keys import SessionKeys
 from revocation.session_service import Sessions
+from revocation.signing import signing_keys
 from revocation.store import Durability, Member
 from revocation.store.rails import FullStore
 from revocation.subscribers import Subscribers
@@ -61,6 +62,7 @@ class Node:
         self.store_name = ""
         self._store = store = measured(store, metrics, self.store_ms)
         self._keyring = keyring
+        self.signing = signing_keys(keyring)[0][1]
         self._keep_secret = keep_secret
         options = _options(config, replica_id, alone)
         durability = _durability(config.ack)

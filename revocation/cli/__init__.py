@@ -28,6 +28,7 @@ _MODULES = {
     "sessions": "sessions",
     "members": "members",
     "audit": "audit",
+    "signing-key": "signing_key",
     "status": "status",
     "doctor": "doctor",
 }

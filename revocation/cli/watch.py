@@ -33,12 +33,17 @@ def watch(
     *,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many changes.")] = None,
     duration: Annotated[float | None, typer.Option("--for", min=0.1, help="End after so many seconds.")] = None,
+    signing_key: Annotated[
+        list[str] | None,
+        typer.Option(envvar="REVOCATION_SIGNING_KEYS", help="Take only what this key has signed; may be repeated."),
+    ] = None,
 ) -> int:
     """Follow a realm and print its revocations as they come, until interrupted. With --json one object a line.
 
     The stream carries keyed fingerprints, so that nobody learns from it who was logged out.
     """
-    with closing(connection.client(name="revocation watch")) as client, suppress(KeyboardInterrupt):
+    options = {"name": "revocation watch", "signing_keys": signing_key or None}
+    with closing(connection.client(**options)) as client, suppress(KeyboardInterrupt):
         events = _Events(client)
         client.wait_until_fresh(connection.timeout)
         end = None if duration is None else time.monotonic() + duration

@@ -7,7 +7,8 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 
 import structlog
 
@@ -19,6 +20,7 @@ from revocation.node import Node
 from revocation.roles import Caller
 from revocation.rpc import stream, wire
 from revocation.rpc.calls import Calls, Context
+from revocation.rpc.signed import SharedSeals, challenge_of
 from revocation.service import Realm
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._messages import Goodbye
@@ -35,6 +37,7 @@ class Watch:
     def __init__(self, calls: Calls, node: Node) -> None:
         self.calls = calls
         self._node = node
+        self._seals: dict[str, SharedSeals] = {}
 
     async def serve(self, requests: AsyncIterator[pb.WatchRequest], context: Context) -> None:
         """One stream, from hello to its end."""
@@ -64,14 +67,13 @@ class Watch:
         self._may_begin()
         verifier = _verifier(hello, caller)
         subscriber = Subscriber(verifier)
+        subscriber.seal = self._seal(realm.name, challenge_of(hello))
         resume = stream.positions_from(hello.resume)
         self._admit(hub, resume)
         await hub.prepare(resume)
         self._may_begin()  # still
         beginning = self._subscribe(hub, subscriber, resume)
-        if caller.until is not None:
-            # A stream lasts no longer than the identity that opened it.
-            asyncio.get_running_loop().call_later(max(0.0, caller.until - time.time()), subscriber.end, "identity")
+        self._end_with_identity(subscriber, caller)
         pings = asyncio.create_task(self._read_pings(requests, hub, subscriber), name="pings")
         try:
             await self._node.subscribers.begin(hub, verifier)
@@ -86,6 +88,18 @@ class Watch:
             pings.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await pings
+
+    def _end_with_identity(self, subscriber: Subscriber, caller: Caller) -> None:
+        """A stream lasts no longer than the identity that opened it."""
+        if caller.until is not None:
+            asyncio.get_running_loop().call_later(max(0.0, caller.until - time.time()), subscriber.end, "identity")
+
+    def _seal(self, realm: str, challenge: bytes) -> Callable[[bytes], bytes] | None:
+        """What signs for a stream that sent a challenge."""
+        if not challenge:
+            return None
+        seals = self._seals.setdefault(realm, SharedSeals(self._node.signing, realm))
+        return partial(seals.seal, challenge=challenge)
 
     def _welcome(self, realm: Realm, beginning: Beginning) -> bytes:
         settings = realm.settings
@@ -166,6 +180,8 @@ class Watch:
         """Writes; what a peer does not read blocks for megabytes, and then until the subscriber is cut off."""
         if subscriber.ended is not None:
             raise self._end(subscriber.ended)
+        if subscriber.seal is not None:
+            message = subscriber.seal(message)
         task = subscriber.writing = asyncio.current_task()
         try:
             await context.write(message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from revocation_sdk._channel import TokenSource
@@ -35,6 +35,7 @@ class BaseClient:
         key: str | None = None,
         token: TokenSource | None = None,
         insecure: bool = False,
+        signing_keys: Iterable[str | bytes] | None = None,
         clock: Clock | None = None,
     ) -> None:
         """Sets up a client; does no I/O.
@@ -51,13 +52,30 @@ class BaseClient:
             key: Path of its private key.
             token: A bearer token for the service, or a callable that returns one, quickly, for each call.
             insecure: Plain text to whatever address. Loopback and unix sockets need no leave.
+            signing_keys: Public keys of the service (PEM, or base64 as `revocation signing-key` prints them): only what
+                one of them has signed is taken in, so that no relay in between can forge, or withhold unnoticed. Then
+                `on_stale="check"` cannot be used, and what one's own calls committed arrives with the stream only.
             clock: For tests.
 
         Raises:
             ConfigError: Something does not fit together.
         """
         self._core = Core(
-            Options(address, realm, issuer, ping_interval, max_staleness, name, ca, cert, key, token, insecure, clock)
+            Options(
+                address,
+                realm,
+                issuer,
+                ping_interval,
+                max_staleness,
+                name,
+                ca,
+                cert,
+                key,
+                token,
+                insecure,
+                clock,
+                signing_keys,
+            )
         )
         self._end = weakref.finalize(self, self._core.close)  # also at the interpreter's exit
 

@@ -6,7 +6,7 @@ import os
 import random
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -24,8 +24,9 @@ from revocation_sdk._notify import Notifier
 from revocation_sdk._operation import Operation
 from revocation_sdk._requests import Requests, check_wait, make_op_id
 from revocation_sdk._session_requests import SessionRequests
+from revocation_sdk._signed import SigningKeys
 from revocation_sdk._view import View
-from revocation_sdk.errors import ConfigError, OutcomeUnknown, RevocationError, ServiceError, TokenRevoked
+from revocation_sdk.errors import ConfigError, OutcomeUnknown, RevocationError, ServiceError, TokenRevoked, Unavailable
 from revocation_sdk.types import Freshness, Landed, Receipt, State, WaitFor
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class Options:
     token: TokenSource | None
     insecure: bool
     clock: Clock | None
+    signing_keys: Iterable[str | bytes] | None = None
 
 
 class Core:
@@ -73,7 +75,8 @@ class Core:
         # Watch, calls and checks have connections of their own: neither a snapshot nor a batch delays a check.
         self._endpoints = [Endpoints(targets, how, first) for _ in range(3)]
         watch, calls, checks = self._endpoints
-        self.following = Following(self.follower, watch, how, self.clock, options.ping_interval)
+        signing = None if options.signing_keys is None else SigningKeys(options.signing_keys)
+        self.following = Following(self.follower, watch, how, self.clock, options.ping_interval, signing=signing)
         self.following.name = options.name
         self.following.judged_by(options.max_staleness)
         self.calls = Calls(calls, how)
@@ -104,7 +107,7 @@ class Core:
         """Runs a call, and takes what it committed into the own view."""
         response = self.calls.run(operation, timeout)
         with _readable(operation):
-            if operation.rows:
+            if operation.rows and self.following.signing is None:  # else the stream brings them, signed
                 self.following.merge(response.rows)
             return operation.read(response)
 
@@ -112,7 +115,7 @@ class Core:
         """As `run`, without blocking the event loop."""
         response = await self.calls.run_async(operation, timeout)
         with _readable(operation):
-            if operation.rows:
+            if operation.rows and self.following.signing is None:  # else the stream brings them, signed
                 await self.following.merge_async(response.rows)
             return operation.read(response)
 
@@ -154,6 +157,7 @@ class Core:
 
     def ask(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Freshness:
         """Asks the service about a token. The answer is as old as the question."""
+        self._require_unsigned()
         began = self.clock.mono()
         operation = self.requests.check(facts, not_older_than)
         response = self.checks.run(operation, timeout)
@@ -162,11 +166,18 @@ class Core:
 
     async def ask_async(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Freshness:
         """As `ask`, without blocking the event loop."""
+        self._require_unsigned()
         began = self.clock.mono()
         operation = self.requests.check(facts, not_older_than)
         response = await self.checks.run_async(operation, timeout)
         with _readable(operation):
             return self._answered(began, response)
+
+    def _require_unsigned(self) -> None:
+        """Answers to single questions are not signed; whoever trusts signatures only cannot use them."""
+        if self.following.signing is not None:
+            text = "the service does not sign its answers to check, and this client takes signed words only"
+            raise Unavailable(text, reason="unsigned")
 
     def _answered(self, began: float, response: Any) -> Freshness:
         revoked = _wire.revoked(response)

@@ -126,11 +126,21 @@ class Follower:
     def hello(self) -> Hello:
         """Begins a stream. Pings of an older one no longer count."""
         self._end_stream()
+        if self.worn:
+            self._nonce = 0
         return Hello(self.realm, self._positions)
 
-    def ping(self, mono: float, wall: float) -> Ping:
-        """Begins a lease that counts from now, if it is ever answered."""
-        self._nonce += 1
+    @property
+    def worn(self) -> bool:
+        """Whether the numbers of pings run out: then it is time for a new stream, which begins anew."""
+        return self._nonce >> 63 > 0
+
+    def ping(self, mono: float, wall: float, step: int = 1) -> Ping:
+        """Begins a lease that counts from now, if it is ever answered.
+
+        A random `step` of the nonce keeps a relay from asking before we do, and holding the answer back until then.
+        """
+        self._nonce += step
         self._pings[self._nonce] = (mono, wall)
         while len(self._pings) > MAX_PINGS_IN_FLIGHT:
             self._pings.popitem(last=False)

@@ -20,6 +20,7 @@ from revocation_sdk._counts import Counts
 from revocation_sdk._follower import Follower, Lease
 from revocation_sdk._lattice import MalformedRows
 from revocation_sdk._position import encode_positions
+from revocation_sdk._signed import SigningKeys
 from revocation_sdk._worker import Worker
 from revocation_sdk.errors import NotFresh
 from revocation_sdk.types import State
@@ -34,9 +35,17 @@ class Following:
     """Keeps one follower going, across forks."""
 
     def __init__(
-        self, follower: Follower, endpoints: Endpoints, how: Security, clock: Clock, ping_interval: float
+        self,
+        follower: Follower,
+        endpoints: Endpoints,
+        how: Security,
+        clock: Clock,
+        ping_interval: float,
+        *,
+        signing: SigningKeys | None = None,
     ) -> None:
         self.follower = follower
+        self.signing = signing
         self.clock = clock
         self.ping_interval = ping_interval
         self.name = ""
@@ -194,7 +203,10 @@ class Following:
             self.merge(rows)
 
     def _new_worker(self) -> Worker:
-        worker = Worker(self.follower, self._endpoints, self._how, self.clock, self.ping_interval, self._changed)
+        worker = Worker(
+            self.follower, self._endpoints, self._how, self.clock, self.ping_interval, self._changed,
+            signing=self.signing,
+        )  # fmt: skip
         worker.staleness_s, worker.counts = self.staleness_s, self.counts
         return worker
 

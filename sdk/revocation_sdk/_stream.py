@@ -14,6 +14,7 @@ from typing import Any
 from revocation_api.v1 import revocation_pb2
 from revocation_api.v1.revocation_pb2_grpc import RevocationServiceStub
 from revocation_sdk._channel import Endpoint
+from revocation_sdk._signed import Seal
 
 _MAX_UNSENT = 4
 _MAX_STAY_AWAY_S = 60.0
@@ -32,6 +33,8 @@ class Stream:
         """When the last ping was said."""
         self.cut = ""
         """Why we ended the stream ourselves."""
+        self.seal: Seal | None = None
+        """What messages must bear, where only signed ones are taken."""
         self._endpoint = endpoint
         self._outbox: queue.SimpleQueue[revocation_pb2.WatchRequest | None] = queue.SimpleQueue()
         self._call: Any = None

@@ -36,6 +36,7 @@ from revocation_sdk._messages import (
 )
 from revocation_sdk._position import NOWHERE, ZERO_DIGEST, Position, encode_positions
 from revocation_sdk._retry import Failure
+from revocation_sdk._signed import Seal, Unsigned
 from revocation_sdk.types import (
     Canary,
     ClientSettings,
@@ -73,7 +74,13 @@ class MalformedMessage(ValueError):
 
 
 def watch_request(
-    message: Hello | Ping, sdk_version: str = "", name: str = "", instance: bytes = b"", staleness_s: float = 0.0
+    message: Hello | Ping,
+    sdk_version: str = "",
+    name: str = "",
+    instance: bytes = b"",
+    staleness_s: float = 0.0,
+    *,
+    challenge: bytes = b"",
 ) -> revocation_pb2.WatchRequest:
     """What the follower says, for the wire. `staleness_s`: the largest max_staleness of its verifiers."""
     staleness_ms = math.ceil(min(staleness_s, _LONGEST_STALENESS_S) * 1000)
@@ -90,8 +97,25 @@ def watch_request(
         name=name,
         instance=instance,
         max_staleness_ms=staleness_ms,
+        challenge=challenge,
     )
     return revocation_pb2.WatchRequest(hello=hello)
+
+
+def unsealed(response: revocation_pb2.WatchResponse, seal: Seal) -> revocation_pb2.WatchResponse:
+    """The answer in a signed one. Raises Unsigned if it is not from the service, or not for this stream."""
+    if response.WhichOneof("kind") != "signed":
+        raise Unsigned("unsigned")
+    signed = response.signed
+    try:
+        inner = revocation_pb2.WatchResponse.FromString(signed.body)
+    except DecodeError:
+        raise MalformedMessage("the body of a signed message") from None
+    kind = inner.WhichOneof("kind")
+    if kind is None or kind == "signed":
+        raise MalformedMessage("the body of a signed message")
+    seal.check(kind, signed.body, signed.signature, signed.key_id)
+    return inner
 
 
 def watch_message(response: revocation_pb2.WatchResponse) -> Message:

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import random
+import secrets
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,8 +25,9 @@ from revocation_sdk._counts import Counts
 from revocation_sdk._follower import Follower, Resync
 from revocation_sdk._messages import Poll, Progress
 from revocation_sdk._retry import MAX_BACKOFF_S, backoff
+from revocation_sdk._signed import CHALLENGE_BYTES, LARGEST_STEP, Seal, SigningKeys, Unsigned
 from revocation_sdk._stream import Stream
-from revocation_sdk._wire import MalformedMessage, failure_of, watch_message, watch_request
+from revocation_sdk._wire import MalformedMessage, failure_of, unsealed, watch_message, watch_request
 from revocation_sdk.errors import RevocationError
 
 log = logging.getLogger("revocation_sdk")
@@ -53,6 +55,8 @@ class Worker:
         clock: Clock,
         ping_interval: float,
         changed: Callable[[], None],
+        *,
+        signing: SigningKeys | None = None,
     ) -> None:
         self.pid = os.getpid()
         self.instance = os.urandom(16)
@@ -72,6 +76,7 @@ class Worker:
         self._clock = clock
         self._ping_interval = ping_interval
         self._changed = changed
+        self._signing = signing
         self._starting = threading.Lock()
         self._writing = threading.Lock()
         self._stop = threading.Event()
@@ -155,8 +160,13 @@ class Worker:
             metadata = self._how.metadata()
             stream = Stream(self._endpoints.new(), self._clock.mono())
             self._stream = stream
+            if self._signing is not None:
+                stream.seal = Seal(self._signing, self._follower.realm, os.urandom(CHALLENGE_BYTES))
             with self._writing:
-                hello = watch_request(self._follower.hello(), sdk_version(), name, self.instance, self.staleness_s)
+                hello = watch_request(
+                    self._follower.hello(), sdk_version(), name, self.instance, self.staleness_s,
+                    challenge=stream.seal.challenge if stream.seal else b"",
+                )  # fmt: skip
             if self._stop.is_set():
                 return 0.0
             answers = stream.open(hello, metadata)
@@ -178,7 +188,7 @@ class Worker:
     def _take(self, stream: Stream, answer: revocation_pb2.WatchResponse) -> None:
         stream.busy = True
         lease = self._follower.lease
-        message = watch_message(answer)
+        message = watch_message(answer if stream.seal is None else unsealed(answer, stream.seal))
         now = self._clock.mono()
         with self._writing:
             self._follower.receive(message, now)
@@ -213,6 +223,10 @@ class Worker:
             wait = failure.retry_after_s
         elif isinstance(error, Resync | RevocationError):
             self.trouble = error.reason
+        elif isinstance(error, Unsigned):
+            self._follower.lease = None  # whoever stands in between has begun to meddle
+            self.trouble = error.reason
+            log.warning("the stream of revocations is not the service's: %s", error.reason)
         else:
             # Something came that could not be applied: from here on nothing is known to be complete (D5).
             self._follower.lease = None
@@ -252,9 +266,12 @@ class Worker:
             return
         try:
             now = self._clock.mono()
-            ping = watch_request(self._follower.ping(now, self._clock.wall()), staleness_s=self.staleness_s)
+            step = 1 if stream.seal is None else 1 + secrets.randbelow(LARGEST_STEP)
+            ping = watch_request(self._follower.ping(now, self._clock.wall(), step), staleness_s=self.staleness_s)
         finally:
             self._writing.release()
+        if self._follower.worn:
+            stream.end("worn")
         stream.pinged = now
         stream.next_ping = now + self._ping_interval * 0.95
         stream.say(ping)

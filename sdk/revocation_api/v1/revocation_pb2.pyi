@@ -46,6 +46,7 @@ import google.protobuf.descriptor
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
+import revocation_api.v1.signed_pb2
 import sys
 import typing
 
@@ -691,6 +692,7 @@ class Hello(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     INSTANCE_FIELD_NUMBER: builtins.int
     MAX_STALENESS_MS_FIELD_NUMBER: builtins.int
+    CHALLENGE_FIELD_NUMBER: builtins.int
     realm: builtins.str
     protocol: builtins.int
     """1. The server refuses a version that it does not know."""
@@ -705,6 +707,8 @@ class Hello(google.protobuf.message.Message):
     """The largest max_staleness by which this follower's verifiers judge: so long after its last answered ping nothing
     here is fresh. 0: not told, taken for 15 s.
     """
+    challenge: builtins.bytes
+    """16 random bytes, new for each stream: answer with `signed` only. Absent: nothing is signed."""
     @property
     def resume(self) -> Global___Positions:
         """The client's positions, to resume from; empty at first."""
@@ -719,9 +723,10 @@ class Hello(google.protobuf.message.Message):
         name: builtins.str = ...,
         instance: builtins.bytes = ...,
         max_staleness_ms: builtins.int = ...,
+        challenge: builtins.bytes = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["resume", b"resume"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["instance", b"instance", "max_staleness_ms", b"max_staleness_ms", "name", b"name", "protocol", b"protocol", "realm", b"realm", "resume", b"resume", "sdk_version", b"sdk_version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["challenge", b"challenge", "instance", b"instance", "max_staleness_ms", b"max_staleness_ms", "name", b"name", "protocol", b"protocol", "realm", b"realm", "resume", b"resume", "sdk_version", b"sdk_version"]) -> None: ...
 
 Global___Hello: typing_extensions.TypeAlias = Hello
 
@@ -733,7 +738,9 @@ class Ping(google.protobuf.message.Message):
     APPLIED_FIELD_NUMBER: builtins.int
     MAX_STALENESS_MS_FIELD_NUMBER: builtins.int
     nonce: builtins.int
-    """grows with every ping of the stream"""
+    """Grows with every ping of the stream. Whoever wants signatures makes it grow by random steps: a relay that could guess
+    the next nonce would ask in advance, and hold the answer back until the client's ping.
+    """
     max_staleness_ms: builtins.int
     """as in Hello, which another verifier may have outdated; 0: as before"""
     @property
@@ -776,6 +783,7 @@ class WatchResponse(google.protobuf.message.Message):
     PROGRESS_FIELD_NUMBER: builtins.int
     GOODBYE_FIELD_NUMBER: builtins.int
     POLL_FIELD_NUMBER: builtins.int
+    SIGNED_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> Global___Welcome: ...
     @property
@@ -792,6 +800,8 @@ class WatchResponse(google.protobuf.message.Message):
     def goodbye(self) -> Global___Goodbye: ...
     @property
     def poll(self) -> Global___Poll: ...
+    @property
+    def signed(self) -> revocation_api.v1.signed_pb2.Signed: ...
     def __init__(
         self,
         *,
@@ -803,10 +813,11 @@ class WatchResponse(google.protobuf.message.Message):
         progress: Global___Progress | None = ...,
         goodbye: Global___Goodbye | None = ...,
         poll: Global___Poll | None = ...,
+        signed: revocation_api.v1.signed_pb2.Signed | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["changes", b"changes", "goodbye", b"goodbye", "kind", b"kind", "mark", b"mark", "poll", b"poll", "progress", b"progress", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["changes", b"changes", "goodbye", b"goodbye", "kind", b"kind", "mark", b"mark", "poll", b"poll", "progress", b"progress", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "snapshot_chunk", "snapshot_end", "changes", "mark", "progress", "goodbye", "poll"] | None: ...
+    def HasField(self, field_name: typing.Literal["changes", b"changes", "goodbye", b"goodbye", "kind", b"kind", "mark", b"mark", "poll", b"poll", "progress", b"progress", "signed", b"signed", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["changes", b"changes", "goodbye", b"goodbye", "kind", b"kind", "mark", b"mark", "poll", b"poll", "progress", b"progress", "signed", b"signed", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "snapshot_chunk", "snapshot_end", "changes", "mark", "progress", "goodbye", "poll", "signed"] | None: ...
 
 Global___WatchResponse: typing_extensions.TypeAlias = WatchResponse
 
