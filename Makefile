@@ -110,8 +110,9 @@ chaos: $(READY) ## break a live cluster and compare it with the guarantees (MINU
 herd: $(READY) ## 5,000 streams end and come back at once, again and again (STREAMS=5000)
 	REVOCATION_TEST_STREAMS=$(or $(STREAMS),5000) $(BIN)/pytest -q -s -k mass_reconnect tests/e2e/test_floods.py
 
-docs: $(READY) ## write the pages of docs/ that come from the code
+docs: $(READY) ## write what comes from the code in docs/ and in the chart
 	@PYTHONPATH=. $(BIN)/python docs/generate.py
+	@$(BIN)/python helm/generate.py
 
 fuzz: $(READY) ## hostile input for every parser, a million of it (INPUTS=1000000, MINUTES=30, TARGETS="token grpc")
 	nice -n 15 $(BIN)/python -m tests.fuzz --inputs $(or $(INPUTS),1000000) --minutes $(or $(MINUTES),0) $(TARGETS)

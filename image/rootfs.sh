@@ -46,17 +46,17 @@ unshare --mount --pid --fork bash -euc '
     mount -t proc proc "$ROOT/proc"
     mount -t tmpfs -o mode=0700,uid=65532,gid=65532 tmpfs "$ROOT/var/lib/revocation"
     mount -o remount,bind,ro "$ROOT"
-    in_root() { env -i PATH=/opt/revocation/bin:/usr/bin:/bin XDG_STATE_HOME=/var/lib LC_ALL=C.UTF-8 \
-        REVOCATION_LISTEN=unix:///var/lib/revocation/s REVOCATION_ADDRESS=unix:/var/lib/revocation/s \
-        "$(command -v chroot)" --userspec=65532:65532 "$ROOT" "$@"; }
-    in_root revocation --version
-    if in_root python -c "open(\"/etc/x\", \"w\")" 2>/dev/null; then echo "the root can be written" >&2; exit 1; fi
-    in_root revocation serve --embedded &
+    in_root=(env -i PATH=/opt/revocation/bin:/usr/bin:/bin XDG_STATE_HOME=/var/lib LC_ALL=C.UTF-8
+        REVOCATION_LISTEN=unix:///var/lib/revocation/s REVOCATION_ADDRESS=unix:/var/lib/revocation/s
+        "$(command -v chroot)" --userspec=65532:65532 "$ROOT")
+    "${in_root[@]}" revocation --version
+    if "${in_root[@]}" python -c "open(\"/etc/x\", \"w\")" 2>/dev/null; then echo "the root can be written" >&2; exit 1; fi
+    "${in_root[@]}" revocation serve --embedded &
     service=$!
     trap "kill -9 $service 2>/dev/null || true" EXIT
-    for _ in $(seq 300); do in_root revocation status >/dev/null 2>&1 && break; sleep 0.1; done
-    in_root revocation status
-    in_root revocation revoke token --jti some-token --expires-at "$(( $(date +%s) + 600 ))"
+    for _ in $(seq 300); do "${in_root[@]}" revocation status >/dev/null 2>&1 && break; sleep 0.1; done
+    "${in_root[@]}" revocation status
+    "${in_root[@]}" revocation revoke token --jti some-token --expires-at "$(( $(date +%s) + 600 ))"
     kill -TERM "$service"
     wait "$service"
     trap - EXIT

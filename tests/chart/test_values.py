@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prometheus_client import generate_latest
-from prometheus_client.parser import text_string_to_metric_families
 
 from helm.generate import BY_THE_CHART, NOT_IN_A_CLUSTER, settings
 from revocation import __version__
@@ -214,31 +212,9 @@ def test_realms_are_read_as_written(tmp_path: Path) -> None:
         assert read_realms(path) == yaml.safe_load(VALUES[name].read_text())["realms"]
 
 
-METRIC = re.compile(r"\b(?:revocation|process|python)_[a-z0-9_]+\b")
-
-
-def test_dashboards_and_alerts_use_metrics_that_exist() -> None:
-    metrics = Metrics(version="0", replica="r")
-    exposed = set()
-    for family in text_string_to_metric_families(generate_latest(metrics.registry).decode()):
-        suffixes = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(family.type, [""])
-        exposed |= {f"{family.name}{suffix}" for suffix in suffixes}
-    alerts = yaml.safe_load((CHART / "files/alerts.yaml").read_text())
-    queries = [rule["expr"] for group in alerts["groups"] for rule in group["rules"]]
-    dashboard = json.loads((CHART / "files/dashboard.json").read_text())
-    queries += [target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", [])]
-    queries += [str(item.get("query", "")) for item in dashboard["templating"]["list"]]
-    used = {name for query in queries for name in METRIC.findall(query)}
-    assert len(used) > 15
-    assert used - exposed == set()
-    assert yaml.safe_load((CHART / "values.yaml").read_text())["autoscaling"]["subscribersMetric"] in exposed
-
-
-def test_every_alert_says_what_to_do() -> None:
-    alerts = yaml.safe_load((CHART / "files/alerts.yaml").read_text())
-    for rule in (rule for group in alerts["groups"] for rule in group["rules"]):
-        assert rule["labels"]["severity"] in {"critical", "warning"}, rule["alert"]
-        assert rule["annotations"].keys() == {"summary", "action", "runbook"}, rule["alert"]
+def test_the_autoscaler_asks_for_a_metric_that_exists() -> None:
+    exported = {family.name for family in Metrics(version="0", replica="r").registry.collect()}
+    assert yaml.safe_load((CHART / "values.yaml").read_text())["autoscaling"]["subscribersMetric"] in exported
 
 
 @pytest.mark.parametrize("name", VALUES)
