@@ -129,10 +129,12 @@ _CHANCE = re.compile(r"^(  (?:secret|password|users\.acl|ca\.crt|tls\.crt|tls\.k
 
 
 def golden(text: str) -> str:
-    """A render without what chance decides, without versions, and without alerts and dashboard, which have own tests."""
+    """A render without what chance decides, versions, and the files of alerts and dashboard, which have own tests."""
     for file, indent in (("alerts.yaml", 2), ("dashboard.json", 4)):
         content = (CHART / "files" / file).read_text()
-        text = text.replace("\n".join(" " * indent + line for line in content.split("\n")), f"{' ' * indent}(files/{file})")
+        text = text.replace(
+            "\n".join(" " * indent + line for line in content.split("\n")), f"{' ' * indent}(files/{file})"
+        )
     text = _CHANCE.sub(r"\1(made by helm)", text)
     text = re.sub(r"(helm\.sh/chart: revocation-|app\.kubernetes\.io/version: )\S+", r"\1(version)", text)
     return re.sub(r"(image: \S*revocation:)\d\S*", r"\1(version)", text)
