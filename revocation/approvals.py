@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from revocation.audit import Auditor
 from revocation.errors import Guarded, Unavailable
 from revocation.limits import APPROVAL_S
 from revocation.model import Operation, Target, request_digest
@@ -17,6 +18,7 @@ from revocation.roles import Caller
 from revocation.session_gate import Call, until
 from revocation.store import Closed
 from revocation.store.rails import RailsStore
+from revocation_sdk._audit import Action, AuditRecord
 
 _NAME_CHARACTERS = 32
 _INVALID = (
@@ -28,15 +30,20 @@ _INVALID = (
 class Approvals:
     """Pending operations, in the first partition of the store."""
 
-    def __init__(self, replica: Replica, store: RailsStore) -> None:
+    def __init__(self, replica: Replica, store: RailsStore, auditor: Auditor) -> None:
         self._replica = replica
+        self._auditor = auditor
         self._store = store
 
     async def ask(self, operation: Operation, target: Target, caller: Caller, deadline: float) -> str:
         """Notes what the caller asks for; the name of it, the same for a retry."""
         name = operation.key()
         kept = " ".join((_digest(target), *(_who(name, identity) for identity in caller.names)))
-        await self._kept(operation.realm, name, kept, deadline)
+        record = self._auditor.record(
+            Action.APPROVAL_ASKED, operation, kind=int(target.kind), issuer=target.issuer, value=target.value, asked=1,
+            approval=name,
+        )  # fmt: skip
+        await self._kept(operation.realm, name, kept, deadline, record)
         return name
 
     async def approved(
@@ -53,10 +60,11 @@ class Approvals:
             raise Guarded(_INVALID, reason="APPROVAL_INVALID")
         return replace(operation, shared=f"{operation.realm} {name}", digest=digest)
 
-    async def _kept(self, realm: str, name: str, new: str, deadline: float) -> str:
+    async def _kept(self, realm: str, name: str, new: str, deadline: float, record: AuditRecord | None = None) -> str:
         async with until(deadline, Call()):
             log_id = self._replica.standing().log_id
-            kept = await self._store.approval(log_id, realm, name, APPROVAL_S * 1000, new)
+            audit = self._auditor.seal(0, log_id, realm, [record])
+            kept = await self._store.approval(log_id, realm, name, APPROVAL_S * 1000, new, audit)
         if isinstance(kept, Closed):
             self._replica.doubt()
             raise Unavailable("the store is not usable at the moment")

@@ -75,7 +75,9 @@ class Auditor:
         if not self.on or (operation is not None and operation.realm not in self.realms):
             return None
         if operation is not None:
-            facts = {"op_id": operation.op_id.hex, **by(operation.caller, operation.role, operation.reason), **facts}
+            approval = operation.shared.rpartition(" ")[2]
+            who = by(operation.caller, operation.role, operation.reason)
+            facts = {"op_id": operation.op_id.hex, "approval": approval, **who, **facts}
         return AuditRecord(int(action), request_id=request_id.get(), **facts)
 
     # -- sealing ------------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ class Node:
             auditor=auditor,
             count=lambda event: metrics.session_events.labels(event).inc(),
         )
-        self.rails = Rails(self.service, self.sessions, Approvals(self.replicas[0], store))
+        self.rails = Rails(self.service, self.sessions, Approvals(self.replicas[0], store, auditor))
         self.hub = Hub([replica.partition for replica in self.replicas], self.barriers, list(self.realms))
         self.hub.observe = metrics.progress_seconds.observe
         self.asks = Asks(replica_id, store, Sealer(keyring))

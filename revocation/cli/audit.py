@@ -192,6 +192,7 @@ def _described(record: AuditRecord) -> dict[str, Any]:
         "stored": record.stored,
         "sessions": record.sessions,
         "part": f"{record.part}/{record.parts}" if record.parts else None,
+        "approval": record.approval or None,
         "repeated": record.repeated,
     }
 

@@ -129,5 +129,6 @@ def _record(record: AuditRecord) -> pb.AuditRecord:
         sessions=record.sessions,
         part=record.part,
         parts=record.parts,
+        approval=record.approval,
         repeated=record.repeated,
     )

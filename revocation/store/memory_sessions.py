@@ -282,13 +282,17 @@ class MemorySessions(ABC):
             parts.append(IndexPart(len(entries), live))
         return now, parts
 
-    async def approval(self, log_id: str, realm: str, name: str, life_ms: int, new: str) -> str | Closed:
+    async def approval(
+        self, log_id: str, realm: str, name: str, life_ms: int, new: str, audit: bytes = b""
+    ) -> str | Closed:
         """See lua/approval.lua."""
         data, now = self._enter(0)
         if closed := self._gate(data, log_id):
             return closed
-        if new:
-            data.sessions.approvals.setdefault((realm, name), (new, now + life_ms))
+        if new and (realm, name) not in data.sessions.approvals:
+            data.sessions.approvals[realm, name] = (new, now + life_ms)
+            if audit:
+                data.audit(realm, now, 0, "", audit)
         return data.sessions.approvals.get((realm, name), ("", 0))[0]
 
 

@@ -36,8 +36,13 @@ class RailsStore(Protocol):
         `clients`: only entries of these, 8 bytes each; empty: all.
         """
 
-    async def approval(self, log_id: str, realm: str, name: str, life_ms: int, new: str) -> str | Closed:
-        """What waits for approval under this name after `new` (if not empty) was put there, unless there was some."""
+    async def approval(
+        self, log_id: str, realm: str, name: str, life_ms: int, new: str, audit: bytes = b""
+    ) -> str | Closed:
+        """What waits for approval under this name after `new` (if not empty) was put there, unless there was some.
+
+        `audit` is the entry for the realm's audit, if it was put there.
+        """
 
 
 class DeskStore(SessionStore, RailsStore, Protocol):

@@ -11,7 +11,7 @@ from revocation.store.audit import Page, Remembered, Stand, StoredEntry
 from revocation_sdk._audit import AuditPoint
 
 AUDIT_SCRIPTS = ("audit_keep", "audit_read")
-AUDITED_SCRIPTS = (*AUDIT_SCRIPTS, "commit", "session", "clients", "strike")
+AUDITED_SCRIPTS = (*AUDIT_SCRIPTS, "commit", "session", "clients", "strike", "approval")
 """The scripts that `lua/audit.lua` is put in front of."""
 
 

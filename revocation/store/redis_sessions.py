@@ -119,9 +119,11 @@ class RedisSessions(ABC):
             return Closed(reply[0].decode())
         return int(reply[1]), [_index_part(part) for part in reply[2:]]
 
-    async def approval(self, log_id: str, realm: str, name: str, life_ms: int, new: str) -> str | Closed:
+    async def approval(
+        self, log_id: str, realm: str, name: str, life_ms: int, new: str, audit: bytes = b""
+    ) -> str | Closed:
         """See lua/approval.lua."""
-        reply, _ = await self._durably("approval", 0, [log_id, realm, name, life_ms, new], Durability())
+        reply, _ = await self._durably("approval", 0, [log_id, realm, name, life_ms, new, audit], Durability())
         return reply[1].decode() if len(reply) > 1 else Closed(reply[0].decode())
 
 

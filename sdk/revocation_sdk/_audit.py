@@ -33,6 +33,7 @@ class Action(IntEnum):
     SESSIONS_EVICTED = 5
     CLIENT_SETTINGS = 6
     MEMBER_STRUCK = 7
+    APPROVAL_ASKED = 8
 
 
 class AuditRecord(NamedTuple):
@@ -53,6 +54,7 @@ class AuditRecord(NamedTuple):
     sessions: int | None = None
     part: int = 0
     parts: int = 0
+    approval: str = ""
     repeated: bool = False
 
 

@@ -203,5 +203,6 @@ def _record(record: audit_pb2.AuditRecord) -> AuditRecord:
         sessions=record.sessions if record.HasField("sessions") else None,
         part=record.part,
         parts=record.parts,
+        approval=record.approval,
         repeated=record.repeated,
     )

@@ -53,6 +53,8 @@ class _AuditActionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     AUDIT_CLIENT_SETTINGS: _AuditAction.ValueType  # 6
     """settings of a client changed"""
     AUDIT_MEMBER_STRUCK: _AuditAction.ValueType  # 7
+    AUDIT_APPROVAL_ASKED: _AuditAction.ValueType  # 8
+    """a first person asked for what a second one must order"""
 
 class AuditAction(_AuditAction, metaclass=_AuditActionEnumTypeWrapper): ...
 
@@ -68,6 +70,8 @@ AUDIT_SESSIONS_EVICTED: AuditAction.ValueType  # 5
 AUDIT_CLIENT_SETTINGS: AuditAction.ValueType  # 6
 """settings of a client changed"""
 AUDIT_MEMBER_STRUCK: AuditAction.ValueType  # 7
+AUDIT_APPROVAL_ASKED: AuditAction.ValueType  # 8
+"""a first person asked for what a second one must order"""
 Global___AuditAction: typing_extensions.TypeAlias = AuditAction
 
 @typing.final
@@ -329,6 +333,7 @@ class AuditRecord(google.protobuf.message.Message):
     PART_FIELD_NUMBER: builtins.int
     PARTS_FIELD_NUMBER: builtins.int
     REPEATED_FIELD_NUMBER: builtins.int
+    APPROVAL_FIELD_NUMBER: builtins.int
     action: Global___AuditAction.ValueType
     kind: revocation_api.v1.revocation_pb2.Kind.ValueType
     """of the target"""
@@ -355,6 +360,8 @@ class AuditRecord(google.protobuf.message.Message):
     """of so many; 0: it is whole"""
     repeated: builtins.bool
     """A repetition of an operation whose record is elsewhere: nothing was changed by it."""
+    approval: builtins.str
+    """Two persons: what the first was given, and the second ordered with."""
     def __init__(
         self,
         *,
@@ -373,9 +380,10 @@ class AuditRecord(google.protobuf.message.Message):
         part: builtins.int = ...,
         parts: builtins.int = ...,
         repeated: builtins.bool = ...,
+        approval: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_issuer", b"_issuer", "_sessions", b"_sessions", "issuer", b"issuer", "sessions", b"sessions"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_issuer", b"_issuer", "_sessions", b"_sessions", "action", b"action", "actor", b"actor", "asked", b"asked", "issuer", b"issuer", "kind", b"kind", "op_id", b"op_id", "part", b"part", "parts", b"parts", "reason", b"reason", "repeated", b"repeated", "request_id", b"request_id", "role", b"role", "sessions", b"sessions", "stored", b"stored", "value", b"value"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_issuer", b"_issuer", "_sessions", b"_sessions", "action", b"action", "actor", b"actor", "approval", b"approval", "asked", b"asked", "issuer", b"issuer", "kind", b"kind", "op_id", b"op_id", "part", b"part", "parts", b"parts", "reason", b"reason", "repeated", b"repeated", "request_id", b"request_id", "role", b"role", "sessions", b"sessions", "stored", b"stored", "value", b"value"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_issuer", b"_issuer"]) -> typing.Literal["issuer"] | None: ...
     @typing.overload
