@@ -97,7 +97,7 @@ sbom: $(READY) $(TOOLS) ## the list of all that the image installs (CycloneDX), 
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints/dev.txt -c constraints/bench.txt -e '.[server,dev,fast,bench]'
 	@touch $@
 
-bench: .venv/.bench ## measure every target beside its floor or peer, and write docs/performance.md (HOW=--quick: a minute)
+bench: .venv/.bench ## measure every target beside its floor or peer, and write docs/performance.md (20 minutes; HOW=--quick: two)
 	$(BIN)/python -m bench $(HOW)
 	$(BIN)/python -m bench.scaling
 

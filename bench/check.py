@@ -113,6 +113,10 @@ def measure(lab: Lab, quick: bool) -> Checks:
     view, keys, margin = client.follower.view, client.follower.keys, client.follower.settings.margin_s
     now = time.time()
 
+    def changed(one: Facts) -> object:
+        view.generation = object()
+        return judge(view, keys, one, now, margin)
+
     def cold(make: Callable[[dict[str, Any]], Any], call: Callable[[Any], object]) -> Callable[[], float]:
         def job() -> float:
             return once(call, [make(one) for one in claims(fresh)])
@@ -123,6 +127,7 @@ def measure(lab: Lab, quick: bool) -> Checks:
         "PyJWT HS256": each(lambda t: jwt.decode(t, SECRET, ["HS256"], audience=AUDIENCE), hs256),
         "PyJWT ES256": each(lambda t: jwt.decode(t, public, ["ES256"], audience=AUDIENCE), es256),
         "judge hot": each(lambda one: judge(view, keys, one, now, margin), facts),
+        "judge changed": each(changed, facts),
         "check hot": each(client.check, seen),
         "judge cold": cold(_facts, lambda one: judge(view, keys, one, now, margin)),
         "check cold": cold(dict, client.check),

@@ -17,6 +17,10 @@ class Target:
     wanted: str
     measured: str
     reached: bool | None
+    limit: str = ""
+    """What stops it, should it not be reached."""
+    path: str = ""
+    """Whose profile shows it."""
 
 
 @dataclass
@@ -29,17 +33,17 @@ class Report:
     store: str = "store unknown"
     targets: list[Target] = field(default_factory=list)
     sections: list[str] = field(default_factory=list)
+    profiles: dict[str, str] = field(default_factory=dict)
+    """The largest costs, in words, by path."""
 
     @property
     def quick(self) -> bool:
         return self.how == "quick"
 
-    @property
-    def full(self) -> bool:
-        return self.how == "full"
-
-    def target(self, what: str, wanted: str, measured: str, reached: bool | None) -> None:
-        self.targets.append(Target(what, wanted, measured, reached))
+    def target(
+        self, what: str, wanted: str, measured: str, reached: bool | None, limit: str = "", path: str = ""
+    ) -> None:
+        self.targets.append(Target(what, wanted, measured, reached, limit, path))
 
     def section(self, title: str, text: str) -> None:
         self.sections.append(f"## {title}\n\n{text.strip()}\n")
@@ -72,8 +76,19 @@ class Report:
             "",
             self.table(["what", "target", "measured", "reached"], body),
             "",
+            *self._missed(),
             *self.sections,
         ])  # fmt: skip
+
+    def _missed(self) -> list[str]:
+        missed = [one for one in self.targets if one.reached is False]
+        lines = ["## What stops the rows that are not reached", ""] if missed else []
+        for one in missed:
+            profile = self.profiles.get(one.path, "")
+            lines.append(
+                f"- **{one.what}**: {' '.join(one.limit.split())}" + (f" Profile: {profile}." if profile else "")
+            )
+        return [*lines, ""] if missed else []
 
     def write(self) -> None:
         (self.docs / "performance.md").write_text(self.text())

@@ -37,9 +37,9 @@ class Habits:
 class Costs:
     """Unit costs as measured, see docs/performance.md; rounded to the careful side."""
 
-    single_per_core_s: float = 1_500.0
+    single_per_core_s: float = 2_000.0
     """Single revocations a second and core of the service."""
-    batched_per_core_s: float = 120_000.0
+    batched_per_core_s: float = 200_000.0
     refresh_per_core_s: float = 1_000.0
     """Assumed from single revocations: one script more."""
     store_single_per_core_s: float = 10_000.0

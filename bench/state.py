@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+import redis
 import uvloop
 
 from bench.bare import SERVICE
@@ -38,6 +39,8 @@ class State:
     """Rows a second that the store would take if it did nothing but the service's scripts."""
     wire: float = 0.0
     fresh_s: list[float] = field(default_factory=list)
+    longest_ms: float = 0.0
+    """The longest script, by the store's own clock."""
     redis: dict[str, dict[str, float]] = field(default_factory=dict)
     """Bytes a live revocation by part, for single calls and for batches."""
 
@@ -45,9 +48,15 @@ class State:
 def measure(lab: Lab, entries: int, singles_s: float) -> State:
     found = State()
     store = lab.store()
-    service = lab.service(store)
+    service = lab.service(store, canary_s=0)  # whose tokens would be counted
+    slow = redis.Redis.from_url(store.url)  # raw: the log of slow commands cuts arguments off in the middle
+    slow.config_set("slowlog-log-slower-than", 0)
+    slow.config_set("slowlog-max-len", 20_000)
     while found.entries < entries:
         _fill(found, store, service, min(entries - found.entries, 100_000))
+    scripts = [one for one in slow.slowlog_get(20_000) if one["command"].startswith(b"EVALSHA")]
+    found.longest_ms = max(one["duration"] for one in scripts) / 1e3
+    slow.config_set("slowlog-log-slower-than", -1)
     found.redis["batches"] = _bytes(store, found.entries)
     size, count = uvloop.run(_snapshot(service.address))
     found.wire = size / count
@@ -58,7 +67,7 @@ def measure(lab: Lab, entries: int, singles_s: float) -> State:
             found.fresh_s.append(time.perf_counter() - begun)
             assert len(client.follower.view) == found.entries
     other = lab.store()
-    load = drive((one := lab.service(other)).address, one.pid, single, 64, singles_s)
+    load = drive((one := lab.service(other, canary_s=0)).address, one.pid, single, 64, singles_s)
     found.redis["single calls"] = _bytes(other, int(load.per_second * singles_s))
     return found
 

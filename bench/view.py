@@ -203,8 +203,9 @@ def loading(sizes: Sequence[int]) -> None:
     table("A snapshot, ms", ("entries", "builder", *STEPS), [row for count in sizes for row in of(count)])
 
 
-def pauses(count: int, runs: int) -> None:
-    chunks, more = snapshot(count), snapshot(CHUNK_ROWS, 2)[0]
+def works(chunks: Sequence[bytes]) -> dict[str, Callable[[View], object]]:
+    """What a view goes through, one after the other."""
+    more = snapshot(CHUNK_ROWS, 2)[0]
     small = [join_groups([Group(Kind.TOKEN, 1, more[at : at + 1200])]) for at in range(7, len(more), 1200)]
 
     def trickle(view: View) -> None:
@@ -212,20 +213,25 @@ def pauses(count: int, runs: int) -> None:
             view.merge(batch)
             time.sleep(0.001)  # as a thread that waits for the network does
 
-    works: dict[str, Callable[[View], object]] = {
+    return {
         "nothing": lambda view: time.sleep(0.5),
         "a snapshot comes in": lambda view: view.merge(*chunks),
         "10,000 in batches of 100": trickle,
+        "a snapshot is made": lambda view: list(view.chunks()),
         "half of it expires": lambda view: view.drop_expired(EXPIRES + 43_200),
         "the rest expires": lambda view: view.drop_expired(EXPIRES + 86_400),
     }
 
+
+def pauses(count: int, runs: int) -> None:
+    chunks = snapshot(count)
+
     def of(name: str) -> list[list[object]]:
-        found: dict[str, list[float]] = {work: [] for work in works}
+        found: dict[str, list[float]] = {}
         for _ in range(runs):
             view = loaded(BUILDERS[name](), chunks)
-            for work, act in works.items():
-                found[work].append(worst_pause(view, partial(act, view)))
+            for work, act in works(chunks).items():
+                found.setdefault(work, []).append(worst_pause(view, partial(act, view)))
         return [[name, work, statistics.median(times), min(times), max(times)] for work, times in found.items()]
 
     head = ("builder", "meanwhile", "median", "least", "most")

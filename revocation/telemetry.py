@@ -14,6 +14,7 @@ import math
 import random
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -131,17 +132,25 @@ def audit(event: str, **fields: str | int | bool) -> None:
     except RuntimeError:
         _write_audit_lines(handler)
         return
-    if len(_audit_lines) == 1:
+    global _audit_due
+    if _audit_due is not loop:
         # What one round of commits acknowledges is written at once, before the event loop turns to anything else.
+        _audit_due = loop
         loop.call_soon(_write_audit_lines, handler)
 
 
-_audit_lines: list[str] = []
+_audit_lines: deque[str] = deque()
+_audit_due: asyncio.AbstractEventLoop | None = None
+"""The event loop that will write them."""
 
 
 def _write_audit_lines(handler: logging.StreamHandler[IO[str]]) -> None:
-    text = "".join(_audit_lines)
-    _audit_lines.clear()
+    global _audit_due
+    _audit_due = None
+    text = ""
+    with contextlib.suppress(IndexError):
+        while True:
+            text += _audit_lines.popleft()
     # As with all lines, a standard error that is closed or full ends no request.
     with handler.lock or contextlib.nullcontext(), contextlib.suppress(OSError, ValueError):
         handler.stream.write(text)

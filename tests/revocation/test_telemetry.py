@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -96,6 +97,36 @@ def test_no_name_keeps_an_audit_line_from_being_written() -> None:
     configure_logging(stream=io.TextIOWrapper(raw, "utf-8", write_through=True))
     audit("revoked", actor="\ud800")
     assert json.loads(raw.getvalue())["actor"] == "\ud800"
+
+
+async def test_audit_lines_of_one_turn_are_written_in_the_next() -> None:
+    stream = io.StringIO()
+    configure_logging(stream=stream)
+    for number in range(3):
+        audit("revoked", rows=number)
+    assert not stream.getvalue()
+    await asyncio.sleep(0)
+    assert [line["rows"] for line in lines(stream)] == [0, 1, 2]
+
+
+def test_audit_lines_of_an_event_loop_that_has_ended_do_not_hold_up_others() -> None:
+    stream = io.StringIO()
+    configure_logging(stream=stream)
+
+    loop = asyncio.new_event_loop()
+
+    def last() -> None:
+        audit("revoked", rows=1)
+        loop.stop()
+
+    async def another() -> None:
+        audit("revoked", rows=2)
+
+    loop.call_soon(last)
+    loop.run_forever()
+    loop.close()
+    asyncio.run(another())
+    assert [line["rows"] for line in lines(stream)] == [1, 2]
 
 
 @pytest.mark.parametrize(("level", "seen"), [("info", 1), ("warning", 0)])
