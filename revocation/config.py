@@ -179,6 +179,9 @@ class Config(BaseSettings):
     http_tls_key: ReadableFile | None = None
     """Private key of that certificate, PEM, without a passphrase."""
 
+    http_insecure: bool = False
+    """Serve HTTP in plain text on an address that other machines can reach."""
+
     http_client_ca: ReadableFile | None = None
     """CA whose client certificates are demanded over HTTP, PEM."""
 

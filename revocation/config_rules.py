@@ -142,6 +142,15 @@ def _transport(config: Config) -> Iterator[Fault]:
         yield Fault("listen", "other machines can reach it; give --tls-cert and --tls-key, or --insecure")
 
 
+def _http_transport(config: Config) -> Iterator[Fault]:
+    plain = config.http_tls_cert is None and not (config.http_insecure or config.insecure)
+    if config.http_listen is not None and not is_local(config.http_listen) and plain:
+        text = "other machines can reach it; give --http-tls-cert and --http-tls-key, or --http-insecure"
+        yield Fault("http_listen", text)
+    if config.http_insecure and config.http_tls_cert is not None:
+        yield Fault("http_insecure", "contradicts http_tls_cert; drop one of the two")
+
+
 def _callers(config: Config) -> Iterator[Fault]:
     if config.roles is not None and config.allow_anonymous:
         yield Fault("allow_anonymous", "contradicts roles; drop one of the two")
@@ -196,6 +205,7 @@ _RULES: dict[Callable[[Config], Iterator[Fault]], frozenset[str]] = {
     _store_access: frozenset({"redis_url", *_STORE_ACCESS}),
     _tls: frozenset({"tls_cert", "tls_key", "client_ca", "insecure"}),
     _http_tls: frozenset({"http_listen", "http_tls_cert", "http_tls_key", "http_client_ca"}),
+    _http_transport: frozenset({"http_listen", "http_tls_cert", "http_insecure", "insecure"}),
     _transport: frozenset({"listen", "tls_cert", "insecure"}),
     _callers: frozenset({"listen", "roles", "allow_anonymous"}),
     _realms: frozenset({"realms", "roles"}),
@@ -213,7 +223,7 @@ def warnings_of(config: Config) -> Iterator[str]:
     if config.insecure and not is_local(config.listen):
         yield "insecure: tokens and realm keys travel in plain text"
     if config.http_listen is not None and config.http_tls_cert is None and not is_local(config.http_listen):
-        yield "http_listen: metrics travel in plain text; give --http-tls-cert and --http-tls-key"
+        yield "http_insecure: metrics travel in plain text; give --http-tls-cert and --http-tls-key"
     if config.redis_url is not None and config.secret is None and config.secret_file is None:
         yield "no master secret: one is kept in the store, and who reads that can test guesses of identifiers"
     if config.allow_eviction:

@@ -11,9 +11,10 @@ from revocation import __version__, limits
 from revocation.audit import INSTALLATION
 from revocation.canary import REALM as CANARY_REALM
 from revocation.canary import Canary
-from revocation.errors import InvalidField
-from revocation.model import Operation, Receipt
+from revocation.errors import Guarded, InvalidField
+from revocation.model import Operation, Receipt, Target
 from revocation.node import Node
+from revocation.rails import Consent
 from revocation.roles import Caller
 from revocation.rpc import landing, stream, wire
 from revocation.rpc.calls import Calls, Context
@@ -42,7 +43,7 @@ class RevocationServicer:
             if request.dry_run:
                 return wire.impact(await self._rails.impact(*wire.dry_run(request), deadline))
             operation, target = wire.operation(request, caller), wire.target(request)
-            operation = await self._rails.admit(operation, target, caller, wire.consent(request), deadline)
+            operation = await self._admitted(operation, target, caller, wire.consent(request), deadline)
             receipt = await self._service.revoke(operation, target, deadline)
             self._record(operation, target.kind, 1, receipt, request.reason)
             return wire.receipt(request.op_id, receipt)
@@ -136,6 +137,20 @@ class RevocationServicer:
         if level not in {"", "memory", own.level}:
             text = f"this service acknowledges at level {own}: ask for no more, or start it with --ack {level}"
             raise InvalidField("min_ack", text, reason="ACK_NOT_OFFERED")
+
+    async def _admitted(
+        self, operation: Operation, target: Target, caller: Caller, consent: Consent, deadline: float
+    ) -> Operation:
+        """Past the safety rails. What they hold back, and who approves of what, is in the audit log, too."""
+        line: dict[str, str] = {"actor": caller.name, "realm": operation.realm, "kind": target.kind.name.lower()}
+        try:
+            admitted = await self._rails.admit(operation, target, caller, consent, deadline)
+        except Guarded as error:
+            audit("revocation_held", **line, why=error.reason, approval=error.metadata.get("approval", ""))
+            raise
+        if admitted.shared:
+            audit("revocation_approved", **line, approval=consent.approval)
+        return admitted
 
     def _record(self, operation: Operation, kind: Kind, count: int, receipt: Receipt, reason: str) -> None:
         """One line for every change: who, what kind, how many, where; identifiers do not reach the log (I7).

@@ -223,3 +223,21 @@ def test_identifiers_stay_out_of_the_log(service: Service, issuer: Issuer, cli: 
     log = service.log.read_text()
     assert "planted" not in log
     assert token.split(".")[1] not in log
+
+
+def test_a_dry_run_says_what_would_end_and_changes_nothing(ask: Cli, service: Service) -> None:
+    from revocation_sdk import RevocationClient
+
+    with RevocationClient(service.address) as client:
+        before = client.impact().sessions
+        for number in range(3):
+            client.open_session("dry-run", client_id=f"dry-{number}", access_token_life=60)
+        said = ask("revoke", "subject", "dry-run", "--dry-run")
+        assert (said.code, said.out) == (Exit.OK, "would end: 3 sessions of 1 users\n")
+        found = ask("revoke", "realm", "--dry-run", "--json").json
+        assert found == {
+            "target": "realm", "sessions": before + 3, "subjects": found["subjects"], "exact": True, "at_most": False,
+        }  # fmt: skip
+        assert ask("revoke", "client", "dry-1", "--dry-run", "--json").json["sessions"] == 1
+        assert ask("revoke", "key", "some-kid", "--dry-run").out.startswith("would end: at most ")
+        assert len(client.list_sessions("dry-run")) == 3

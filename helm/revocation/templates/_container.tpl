@@ -3,6 +3,7 @@
 {{- $settings := dict
   "listen" (printf "%s:%s" .Values.service.bindHost (include "revocation.grpcPort" .))
   "http_listen" (printf "%s:%s" .Values.service.bindHost (include "revocation.httpPort" .))
+  "http_insecure" true
   "redis_url" (include "revocation.redisUrl" .)
   "secret_file" "/etc/revocation/master/secret"
   "drain_s" .Values.drainSeconds
