@@ -7,7 +7,7 @@ import contextlib
 import random
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from functools import partial
 
 import structlog
@@ -41,15 +41,22 @@ class Watch:
 
     async def serve(self, requests: AsyncIterator[pb.WatchRequest], context: Context) -> None:
         """One stream, from hello to its end."""
+        said = aiter(requests)
         try:
-            hello = await self._hello(requests)
-        except TimeoutError:  # a peer that says nothing, or a service that is too busy to hear it
-            await self.calls.refuse(context, "Watch", Unavailable("no hello came in time; connect again"))
+            try:
+                hello = await self._hello(said)
+            except TimeoutError:  # a peer that says nothing, or a service that is too busy to hear it
+                await self.calls.refuse(context, "Watch", Unavailable("no hello came in time; connect again"))
 
-        async def body(caller: Caller, _: float) -> None:
-            await self._follow(hello, requests, context, caller)
+            async def body(caller: Caller, _: float) -> None:
+                await self._follow(hello, said, context, caller)
 
-        await self.calls.run(context, "Watch", hello.realm, body)
+            await self.calls.run(context, "Watch", hello.realm, body)
+        finally:
+            # gRPC's generator is one end of a cycle of references; unfinished, it would take all of it through two
+            # collections, and the second is rare in a service that holds much.
+            if isinstance(said, AsyncGenerator):
+                await said.aclose()
 
     async def _hello(self, requests: AsyncIterator[pb.WatchRequest]) -> pb.Hello:
         async with asyncio.timeout(limits.HELLO_TIMEOUT_S):

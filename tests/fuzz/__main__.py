@@ -20,6 +20,7 @@ SHARES = {
     "realms-file": 0.1,
     "environment": 0.1,
     "grpc-watch": 0.2,
+    "grpc-audit": 0.02,
     "grpc": 0.6,
     "http": 0.4,
 }

@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.fuzz.answers import Answers, Arguments
 from tests.fuzz.commands import Inspect
 from tests.fuzz.files import BearerTokens, Environment, MasterSecrets, RealmsFile, RolesFile
-from tests.fuzz.live import Calls, Pages, Watches
+from tests.fuzz.live import Calls, Follows, Pages, Watches
 from tests.fuzz.requests import RefreshTokens, Requests
 from tests.fuzz.streams import Failures, Positions, Rows, WatchStreams
 from tests.fuzz.target import Target
@@ -40,12 +40,12 @@ IN_MEMORY: tuple[type[Target], ...] = (
     MasterSecrets,
     Inspect,
 )
-LIVE: tuple[type[Target], ...] = (Calls, Watches, Pages)
+LIVE: tuple[type[Target], ...] = (Calls, Watches, Follows, Pages)
 TARGETS: dict[str, type[Target]] = {target.name: target for target in (*IN_MEMORY, *LIVE)}
 
 SLOW_S = 1.0
 """Processor time that no input may take; the largest are 64 KiB."""
-GROWTH_BYTES = 64 * 1024 * 1024
+GROWTH_BYTES = 16 * 1024 * 1024
 """By how much memory may grow in the second half: caches that are bounded are full by then."""
 MOST_FINDINGS = 20
 

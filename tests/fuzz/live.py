@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
+from revocation_api.v1 import audit_pb2, session_pb2
 from revocation_api.v1 import revocation_pb2 as pb
-from revocation_api.v1 import session_pb2
 from tests.e2e.installation import Installation
 from tests.fuzz.messages import a_message
 from tests.fuzz.mutation import mutate
@@ -30,6 +30,9 @@ METHODS: tuple[tuple[str, Any], ...] = tuple(
     for method in service.methods
     if method.name != "Watch"
 )
+WAITS = frozenset(("/revocation.v1.RevocationService/AwaitApplied",))
+"""Methods that wait on purpose; they get a moment only, and may answer that it was too short."""
+MOMENT_S = 0.05
 FOREIGN = ("/grpc.health.v1.Health/Check", "/revocation.v1.RevocationService/Nothing", "/x/y")
 _BAD = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.DEADLINE_EXCEEDED}
 _REQUEST_IDS = ("x", "a" * 64, "../../x", "a b", "%0a", "x" * 4000, "{}")
@@ -93,9 +96,39 @@ class Calls(_Live):
         given = (("x-request-id", _REQUEST_IDS[len(data) % len(_REQUEST_IDS)]),)
         try:
             method: Any = self.channel.unary_unary(paths[number])
-            method(data[1:], timeout=PATIENCE_S, metadata=given)
+            method(data[1:], timeout=MOMENT_S if paths[number] in WAITS else PATIENCE_S, metadata=given)
         except grpc.RpcError as error:
+            if paths[number] in WAITS and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return "waited"
             return judge_status(error, data[1:])
+        return "OK"
+
+
+class Follows(_Live):
+    """The audit stream, asked for with anything: records, or a typed status."""
+
+    name = "grpc-audit"
+
+    def seeds(self) -> Sequence[bytes]:
+        rng = Random(13)
+        return [b"\xff\xff", *(a_message(rng, audit_pb2.FollowRequest).SerializeToString() for _ in range(8))]
+
+    def make(self, rng: Random, seeds: Sequence[bytes]) -> bytes:
+        raw = a_message(rng, audit_pb2.FollowRequest).SerializeToString()
+        return mutate(rng, raw, seeds) if rng.random() < 0.3 else raw
+
+    def one(self, data: bytes) -> str:
+        method: Any = self.channel.unary_stream("/revocation.v1.AuditService/Follow")
+        call = method(data, timeout=MOMENT_S * 4)
+        try:
+            for _ in call:
+                pass
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                return "followed"
+            return judge_status(error, data)
+        finally:
+            call.cancel()
         return "OK"
 
 

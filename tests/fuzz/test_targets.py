@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz.campaign import IN_MEMORY, LIVE, run
 from tests.fuzz.target import CORPUS, corpus
 
-FEW = {"inspect": 60, "realms-file": 150, "environment": 150, "rows": 200, "grpc-watch": 400}
+FEW = {"inspect": 60, "realms-file": 150, "environment": 150, "rows": 200, "grpc-watch": 400, "grpc-audit": 150}
 
 
 @pytest.mark.parametrize("name", [target.name for target in IN_MEMORY])
