@@ -41,6 +41,7 @@ _EACH_S = 2e-5
 _TELL_EVERY_S = 0.1
 _POLL_AGAIN_S = 0.5
 _LOOK_S = 0.25
+_GATHER_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,8 @@ class Subscribers:
         self._members = present
         self._waiting: dict[str, set[asyncio.Event]] = {name: set() for name in hub.realms}
         self._noted: dict[str, float] | None = None
+        self._next_note: asyncio.Task[None] | None = None
+        self._writing = asyncio.Lock()
         self._gone: dict[str, tuple[float, dict[str, float]]] = {}
         asks.register("applied", self._answer_applied)
         asks.register("list", self._answer_list)
@@ -87,7 +90,7 @@ class Subscribers:
         self.heard(hub.realm)
         if self._noted is not None and verifier.staleness_s > self._noted.get(hub.realm, 0.0):
             with suppress(StoreUnavailable):  # without the store nobody gets fresh either
-                await self._write_note()
+                await self._note_together()
 
     def end(self, hub: RealmHub, verifier: Verifier) -> None:
         """A stream has ended."""
@@ -215,8 +218,23 @@ class Subscribers:
         if own != self._longest(now) or self._noted is None:
             await self._write_note()
 
+    async def _note_together(self) -> None:
+        """One write for all whose streams begin at the same moment: thousands come back at once."""
+        if self._next_note is None:
+            self._next_note = asyncio.create_task(self._write_next_note(), name="note")
+        await asyncio.shield(self._next_note)
+
+    async def _write_next_note(self) -> None:
+        await asyncio.sleep(_GATHER_S)
+        async with self._writing:
+            self._next_note = None  # who comes from now on is not in what is written now
+            await self._write(self._longest(_now()))
+
     async def _write_note(self) -> None:
-        wanted = self._longest(_now())
+        async with self._writing:
+            await self._write(self._longest(_now()))
+
+    async def _write(self, wanted: dict[str, float]) -> None:
         await self._asks.put_note(WATCHED, self._replica, wanted or None)
         self._noted = wanted
 

@@ -75,6 +75,9 @@ def test_a_mass_reconnect_takes_no_snapshots_and_no_memory(installation: Install
             memory.append(replica.memory_kb())
         print(f"\n{STREAMS} streams: first {first}, again {rounds}; resident kB {memory}")
         assert replica.metric("snapshots_total") == snapshots, "who was there before resumes"
+        assert not replica.events("store_unreachable"), (
+            "a stream that begins needs no connection to the store of its own"
+        )
         assert memory[3] - memory[1] < SLACK_KB + 0.2 * (memory[1] - memory[0]) + 2 * STREAMS, memory
         verifier = installation.add_verifier("thread")
         verifier.wait_fresh()
