@@ -10,12 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_api.v1.revocation_pb2_grpc import RevocationServiceStub
 from revocation_sdk import Unavailable
 from revocation_sdk._requests import make_op_id
+from revocation_sdk._wire import failure_of
 from tests.e2e.flood import REALM
 from tests.e2e.installation import Installation
 from tests.e2e.processes import Process, until
@@ -28,7 +30,7 @@ LIMITS = {"calls_per_s": 100, "calls_burst": 100, "rows_per_s": 2_000, "max_in_f
 REALMS: dict[str, Any] = {
     "quiet": {},
     REALM: {"limits": LIMITS},
-    "tight": {"limits": {"calls_per_s": 2, "calls_burst": 5, "rows_per_s": 500}},
+    "tight": {"limits": {"calls_per_s": 2, "calls_burst": 5, "rows_per_s": 500, "max_subscribers": 1}},
 }
 WINDOWS, CALLS, EVERY_S = 9, 100, 0.01
 
@@ -106,3 +108,26 @@ def test_the_sdk_waits_as_long_as_a_refusal_says(secured: Secured) -> None:
         with pytest.raises(Unavailable) as refused:
             client.revoke_tokens(thousand, timeout=0.7)
         assert refused.value.reason == "overloaded"
+
+
+def test_streams_beyond_a_realms_number_are_told_when_to_come_back(secured: Secured) -> None:
+    """And one that ends makes room: the SDK comes back by itself."""
+    with secured.client(EVERYBODY, realm="tight") as first:
+        first.wait_until_fresh(30)
+        hello = pb.WatchRequest(hello=pb.Hello(realm="tight", protocol=1))
+        with secured.channel(EVERYBODY) as channel:
+            stub = RevocationServiceStub(channel)
+            with pytest.raises(grpc.RpcError) as refused:
+                next(iter(stub.Watch(iter([hello]), timeout=10)))
+        failure = failure_of(refused.value)
+        assert (failure.code, failure.reason) == ("RESOURCE_EXHAUSTED", "too_many_streams")
+        assert failure.retry_after_s > 0
+        second = secured.client(EVERYBODY, realm="tight")
+        second.start()
+        until(
+            lambda: secured.replica.metric("limited_total", realm="tight", limit="subscribers") >= 2, "it was refused"
+        )
+        with secured.client(EVERYBODY, realm="quiet") as other:
+            other.wait_until_fresh(30)
+    second.wait_until_fresh(60)
+    second.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
+from revocation.cli import main
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_api.v1.revocation_pb2_grpc import RevocationServiceStub
 from revocation_sdk import (
@@ -170,6 +172,32 @@ def test_a_position_of_another_realm_demands_nothing_and_tells_nothing(
         shop.check_remote(claims, not_older_than=ahead, timeout=2)
     assert refused.value.reason == "position_not_reached", "as for any number that this realm has not reached"
     assert shop.check_remote(claims).position == own, "the other realm's changes are none of this one's"
+
+
+def test_what_the_command_line_says_and_how_it_exits(
+    secured: Secured, bank: RevocationClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """5 where a rail holds it back, with what to do about it; then it goes through."""
+    ca, cert, key = map(str, secured.files(BANK))
+    common = ["--address", secured.replica.address, "--realm", "bank", "--ca", ca, "--cert", cert, "--cert-key", key]
+
+    def run(*words: str) -> tuple[int, dict[str, Any]]:
+        capsys.readouterr()
+        code = main([*words, *common, "--json"])
+        return code, json.loads(capsys.readouterr().out.strip())
+
+    for number in range(4):
+        bank.open_session(f"user-{number}", client_id="app", access_token_life=LIFE)
+    code, said = run("revoke", "client", "app")
+    assert (code, said["error"]["reason"], said["error"]["sessions"]) == (5, "confirmation_required", 4)
+    assert "--confirm 4" in said["error"]["message"]
+    code, said = run("revoke", "realm", "--yes", "--confirm", "1000")
+    assert (code, said["error"]["reason"]) == (5, "approval_required")
+    assert f"--approval {said['error']['approval']}" in said["error"]["message"]
+    assert run("revoke", "realm", "--yes", "--approval", said["error"]["approval"])[0] == 2, "the same person"
+    code, said = run("revoke", "client", "app", "--confirm", "4")
+    assert (code, said["stored"]) == (0, True)
+    assert run("revoke", "client", "app", "--dry-run")[1]["sessions"] == 0
 
 
 def test_two_persons_across_a_restart(secured: Secured, bank: RevocationClient) -> None:
