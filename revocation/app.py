@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 import uvloop
 
-from revocation import __version__, canary
+from revocation import __version__, canary, tracing
 from revocation.address import is_local
 from revocation.auth import AnonymousAdmin, RoleAuthorizer
 from revocation.config import Config
@@ -53,7 +53,7 @@ def run(config: Config) -> int:
             # From the main thread, and before any loop or channel exists.
             embedded = stack.enter_context(EmbeddedStore(config.data_dir)) if config.embedded else None
             return uvloop.run(_serve(config, embedded))
-    except (EmbeddedError, SecretInvalid, StoreRefused, StartRefused, RolesInvalid) as error:
+    except (EmbeddedError, SecretInvalid, StoreRefused, StartRefused, RolesInvalid, tracing.TracingRefused) as error:
         log.error("cannot_start", why=str(error))
         return 2
 
@@ -71,6 +71,8 @@ async def _serve(config: Config, embedded: EmbeddedStore | None) -> int:
             replica_id=replica_id, alone=embedded is not None, keep_secret=keep_secret,
         )  # fmt: skip
         node.store_name = store_name
+        if config.otel:
+            stack.push_async_callback(asyncio.to_thread, tracing.configure(replica_id, __version__))
         metrics.gauges = lambda: gauges(node)
         store.on_trouble = lambda kind: metrics.store_errors.labels(kind).inc()
         running = asyncio.create_task(node.run(), name="node")

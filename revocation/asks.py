@@ -86,6 +86,8 @@ class Asks:
         self._store = store
         self._sealer = sealer
         self._answerers: dict[str, Answerer] = {}
+        self._listeners: dict[str, Callable[[Body], None]] = {}
+        self._telling: set[asyncio.Task[None]] = set()
         self._open: dict[str, Question] = {}
         self._answering: dict[str, asyncio.Task[None]] = {}
         self.reading = asyncio.Event()
@@ -93,6 +95,21 @@ class Asks:
     def register(self, kind: str, answerer: Answerer) -> None:
         """Who answers questions of a kind."""
         self._answerers[kind] = answerer
+
+    def listen(self, kind: str, listener: Callable[[Body], None]) -> None:
+        """Who takes what is told to all."""
+        self._listeners[kind] = listener
+
+    def tell(self, kind: str, body: Body) -> None:
+        """Tells all replicas, this one too, soon and without certainty."""
+        if len(self._telling) < MOST_QUESTIONS:
+            task = asyncio.create_task(self._tell(kind, body), name="tell")
+            self._telling.add(task)
+            task.add_done_callback(self._telling.discard)
+
+    async def _tell(self, kind: str, body: Body) -> None:
+        with suppress(StoreUnavailable):
+            await self._say(QUESTIONS, "", do=kind, body=body)
 
     @asynccontextmanager
     async def ask(self, kind: str, body: Body, timeout_s: float) -> AsyncIterator[Question]:
@@ -160,6 +177,8 @@ class Asks:
                 question = self._open.get(message["id"])
                 if question is not None and not question.answers.full():
                     question.answers.put_nowait((message["from"], message["body"]))
+            elif message["do"] in self._listeners:
+                self._listeners[message["do"]](message["body"])
             elif message["do"] == "over":
                 self._over(message["id"])
             else:

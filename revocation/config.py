@@ -260,6 +260,9 @@ class Config(BaseSettings):
     max_subscribers: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     """Most streams of verifiers on this replica."""
 
+    otel: bool = False
+    """Export traces by OTLP, as the OTEL_* variables say; needs the extra `otel`."""
+
     canary_s: Annotated[float, Field(ge=0, le=3600)] = 5.0
     """How often this replica revokes a token of its own and measures until it is refused; 0: never."""
 

@@ -42,6 +42,8 @@ _TELL_EVERY_S = 0.1
 _POLL_AGAIN_S = 0.5
 _LOOK_S = 0.25
 _GATHER_S = 0.02
+MOST_TRACES = 50
+"""Revocations of one replica in a second whose traces are carried to the verifiers; of more, not all are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +74,14 @@ class Subscribers:
         self._asks = asks
         self._members = present
         self._waiting: dict[str, set[asyncio.Event]] = {name: set() for name in hub.realms}
+        self._traced: list[float] = []
         self._noted: dict[str, float] | None = None
         self._next_note: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self._gone: dict[str, tuple[float, dict[str, float]]] = {}
         asks.register("applied", self._answer_applied)
         asks.register("list", self._answer_list)
+        asks.listen("trace", self._on_trace)
 
     def _present(self) -> set[str]:
         return self._members() | {self._replica}
@@ -189,6 +193,26 @@ class Subscribers:
         keys = sorted(key for key in by_key if key > body["after"])[: min(int(body["size"]), MOST_NAMED)]
         page = {key: describe(by_key[key], self._replica, current, now) for key in keys}
         await tell({"total": len(by_key), "page": page})
+
+    # -- traces -------------------------------------------------------------------------------------------------
+
+    def trace(self, realm: str, position: Sequence[Position], traceparent: str) -> None:
+        """A revocation that was committed belongs to a trace: all verifiers are told, as far as that is cheap."""
+        now = _now()
+        self._traced = [at for at in self._traced if at > now - 1.0]
+        if len(self._traced) < MOST_TRACES:
+            self._traced.append(now)
+            body = {"realm": realm, "position": encode_positions(tuple(position)), "traceparent": traceparent}
+            self._asks.tell("trace", body)
+
+    def _on_trace(self, body: Body) -> None:
+        hub = self._hub.realms.get(body["realm"])
+        if hub is None:
+            return
+        message = stream.trace(decode_positions(body["position"]), str(body["traceparent"])[:64])
+        for subscriber in hub.subscribers:
+            if subscriber.verifier is not None and subscriber.verifier.polled:
+                subscriber.put(message)
 
     # -- notes --------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import grpc
 import structlog
 from prometheus_client import Counter, Histogram
 
-from revocation import limits
+from revocation import limits, tracing
 from revocation.auth import Authorizer
 from revocation.errors import Overloaded, ServiceError, Unavailable
 from revocation.quotas import HOLD_S, Quotas
@@ -72,6 +72,8 @@ class Calls:
             raise AssertionError("unreachable") from error
         finally:
             self._count(method, code, time.perf_counter() - begun)
+            if tracing.carried():
+                tracing.end(method, code.name)
 
     async def _admitted(
         self, context: Context, method: str, realm: str, body: Callable[[Caller, float], Awaitable[Response]], rows: int
@@ -148,6 +150,8 @@ def _begin(context: Context) -> None:
     for name, value in context.invocation_metadata() or ():
         if name == "x-request-id":
             given = value
+        elif name == "traceparent":
+            tracing.begin(value)
     begin_request(given if isinstance(given, str) else None)
 
 

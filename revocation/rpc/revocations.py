@@ -7,7 +7,7 @@ from operator import attrgetter
 
 import structlog
 
-from revocation import __version__, limits
+from revocation import __version__, limits, tracing
 from revocation.audit import INSTALLATION
 from revocation.canary import REALM as CANARY_REALM
 from revocation.canary import Canary
@@ -44,7 +44,8 @@ class RevocationServicer:
                 return wire.impact(await self._rails.impact(*wire.dry_run(request), deadline))
             operation, target = wire.operation(request, caller), wire.target(request)
             operation = await self._admitted(operation, target, caller, wire.consent(request), deadline)
-            receipt = await self._service.revoke(operation, target, deadline)
+            with tracing.inner("revocation.commit"):
+                receipt = await self._service.revoke(operation, target, deadline)
             self._record(operation, target.kind, 1, receipt, request.reason)
             return wire.receipt(request.op_id, receipt)
 
@@ -54,7 +55,8 @@ class RevocationServicer:
         async def body(caller: Caller, deadline: float) -> pb.RevokeResponse:
             self._check_ack(request.min_ack)
             operation, tokens = wire.operation(request, caller), wire.batch(request)
-            receipt = await self._service.revoke_tokens(operation, tokens, deadline)
+            with tracing.inner("revocation.commit"):
+                receipt = await self._service.revoke_tokens(operation, tokens, deadline)
             self._record(operation, Kind.TOKEN, len(tokens.values), receipt, request.reason)
             return wire.receipt(request.op_id, receipt)
 
@@ -159,6 +161,8 @@ class RevocationServicer:
         """
         if operation.realm == CANARY_REALM:
             return
+        if receipt.stored and tracing.carried():
+            self._node.subscribers.trace(operation.realm, receipt.positions, tracing.carried())
         last = max(receipt.positions, key=attrgetter("seq"), default=NOWHERE)
         audit(
             "revoked", actor=operation.caller, realm=operation.realm, kind=kind.name.lower(),

@@ -137,6 +137,13 @@ def _varint(number: int) -> bytes:
     return bytes(encoded)
 
 
+def trace(positions_of: Iterable[Position], traceparent: str) -> bytes:
+    """A revocation belongs to a trace."""
+    return pb.WatchResponse(
+        trace=pb.Trace(position=positions(positions_of), traceparent=traceparent)
+    ).SerializeToString()
+
+
 POLL = pb.WatchResponse(poll=pb.Poll()).SerializeToString()
 """Somebody waits for this verifier."""
 

@@ -18,6 +18,8 @@ import grpc
 from revocation_sdk._channel import Endpoint, Endpoints, Security
 from revocation_sdk._operation import Operation
 from revocation_sdk._retry import NOT_CONNECTED, Failure, Retry, error_of
+from revocation_sdk._tracing import call as call_span
+from revocation_sdk._tracing import current as current_span
 from revocation_sdk._wire import failure_of
 from revocation_sdk.errors import RevocationError
 
@@ -33,7 +35,10 @@ class Calls:
 
     def run(self, operation: Operation[Any], timeout: float) -> Any:
         """The answer, as the wire has it. Raises ServiceError, SessionEnded or ConfigError."""
-        retry = _retry(operation, timeout)
+        with call_span(operation.method):
+            return self._run(operation, _retry(operation, timeout))
+
+    def _run(self, operation: Operation[Any], retry: Retry) -> Any:
         while True:
             endpoint, metadata = self._prepare(retry)
             seconds = retry.attempt_s(time.monotonic())
@@ -49,14 +54,17 @@ class Calls:
 
     async def run_async(self, operation: Operation[Any], timeout: float) -> Any:
         """As `run`, without blocking the event loop."""
-        retry = _retry(operation, timeout)
+        with call_span(operation.method):
+            return await self._run_async(operation, _retry(operation, timeout))
+
+    async def _run_async(self, operation: Operation[Any], retry: Retry) -> Any:
         while True:
             endpoint, metadata = self._prepare(retry)
             seconds = retry.attempt_s(time.monotonic())
             try:
                 if endpoint.proven or endpoint.reached(await _done(endpoint.probe(seconds))):
-                    call = _method(endpoint, operation).future(operation.request, seconds, metadata)
-                    return _succeeded(endpoint, (await _done(call)).result())
+                    asked = _method(endpoint, operation).future(operation.request, seconds, metadata)
+                    return _succeeded(endpoint, (await _done(asked)).result())
                 failure = NOT_CONNECTED
             except grpc.RpcError as error:
                 failure = failure_of(error)
@@ -93,7 +101,10 @@ class Calls:
 
     def _prepare(self, retry: Retry) -> tuple[Endpoint, tuple[tuple[str, str], ...]]:
         try:
-            return self._endpoints.current(), self._how.metadata()
+            metadata, traceparent = self._how.metadata(), current_span()
+            if traceparent:
+                metadata = (*metadata, ("traceparent", traceparent))
+            return self._endpoints.current(), metadata
         except RevocationError as error:
             raise retry.given_up(error) from error
 

@@ -33,6 +33,7 @@ from revocation_sdk._messages import (
     RealmSettings,
     SnapshotChunk,
     SnapshotEnd,
+    TraceNote,
     Welcome,
 )
 from revocation_sdk._position import NOWHERE, Position
@@ -185,8 +186,8 @@ class Follower:
                 self._progress(message, mono)
             case Goodbye():
                 self.goodbye = message
-            case Poll():
-                pass  # the shell answers it, with a ping; it says nothing about the view
+            case Poll() | TraceNote():
+                pass  # the shell's: neither says anything about the view
             case _:
                 assert_never(message)
 

@@ -90,7 +90,15 @@ class Poll:
     """Somebody waits: say at once how far the view has come."""
 
 
-Message = Welcome | SnapshotChunk | SnapshotEnd | Changes | Mark | Progress | Goodbye | Poll
+@dataclass(frozen=True, slots=True)
+class TraceNote:
+    """The revocation at a position belongs to a trace."""
+
+    positions: tuple[Position, ...]
+    traceparent: str
+
+
+Message = Welcome | SnapshotChunk | SnapshotEnd | Changes | Mark | Progress | Goodbye | Poll | TraceNote
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from revocation_sdk._messages import (
     RealmSettings,
     SnapshotChunk,
     SnapshotEnd,
+    TraceNote,
     Welcome,
 )
 from revocation_sdk._position import NOWHERE, ZERO_DIGEST, Position, encode_positions
@@ -140,6 +141,8 @@ def watch_message(response: revocation_pb2.WatchResponse) -> Message:
             return Goodbye(response.goodbye.reason, response.goodbye.reconnect_after_ms)
         case "poll":
             return Poll()
+        case "trace":
+            return TraceNote(positions_from(response.trace.position), response.trace.traceparent)
         case _:
             raise MalformedMessage("unknown message")
 

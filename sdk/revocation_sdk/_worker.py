@@ -13,6 +13,7 @@ import os
 import random
 import secrets
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -23,10 +24,11 @@ from revocation_sdk._channel import Endpoints, Security, sdk_version
 from revocation_sdk._clock import Clock
 from revocation_sdk._counts import Counts
 from revocation_sdk._follower import Follower, Resync
-from revocation_sdk._messages import Poll, Progress
+from revocation_sdk._messages import Changes, Message, Poll, Progress, TraceNote
 from revocation_sdk._retry import MAX_BACKOFF_S, backoff
 from revocation_sdk._signed import CHALLENGE_BYTES, LARGEST_STEP, Seal, SigningKeys, Unsigned
 from revocation_sdk._stream import Stream
+from revocation_sdk._tracing import AppliedTraces, active
 from revocation_sdk._wire import MalformedMessage, failure_of, unsealed, watch_message, watch_request
 from revocation_sdk.errors import RevocationError
 
@@ -84,6 +86,7 @@ class Worker:
         self._stream: Stream | None = None
         self._tries = 0
         self._expire_at = 0.0
+        self._traces: AppliedTraces | None = None
 
     def start(self, name: str) -> None:
         """Starts the threads, once."""
@@ -143,6 +146,7 @@ class Worker:
     # The reader
 
     def _read(self, name: str) -> None:
+        self._traces = AppliedTraces() if active() else None
         while not self._stop.is_set():
             began = self._clock.mono()
             wait = self._follow_once(name)
@@ -189,12 +193,14 @@ class Worker:
         stream.busy = True
         lease = self._follower.lease
         message = watch_message(answer if stream.seal is None else unsealed(answer, stream.seal))
-        now = self._clock.mono()
+        now, begun_ns = self._clock.mono(), time.time_ns() if self._traces is not None else 0
         with self._writing:
             self._follower.receive(message, now)
             if not isinstance(message, Progress):
                 self.counts.message_applied(self._clock.mono() - now)
             self._expire(now)
+        if self._traces is not None:
+            self._trace(message, begun_ns)
         if isinstance(message, Poll) and now - stream.pinged >= _POLLED_EVERY_S:
             self._ping(stream)
         if self._follower.goodbye is not None and stream.leave_at is None:
@@ -204,6 +210,13 @@ class Worker:
             self._changed()
         stream.heard = self._clock.mono()
         stream.busy = False
+
+    def _trace(self, message: Message, begun_ns: int) -> None:
+        assert self._traces is not None
+        if isinstance(message, Changes):
+            self._traces.changed(message, begun_ns)
+        elif isinstance(message, TraceNote):
+            self._traces.told(message)
 
     def _expire(self, now: float) -> None:
         lease = self._follower.lease

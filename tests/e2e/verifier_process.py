@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import resource
 import sys
@@ -19,6 +20,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from revocation.tracing import configure
 from revocation_sdk import (
     AsyncRevocationClient,
     RevocationClient,
@@ -148,6 +150,21 @@ class Asked:
             "most_memory_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
         }
 
+    def revoke(self, sid: str) -> dict[str, Any]:
+        """Revokes a session inside of a span of the application's own."""
+        from opentelemetry import trace
+
+        with trace.get_tracer("application").start_as_current_span("logout") as span:
+            self._client.revoke_session(sid)
+        return {"trace": f"{span.get_span_context().trace_id:032x}"}
+
+    def flush(self) -> dict[str, Any]:
+        """Sends the spans that wait."""
+        from opentelemetry import trace
+
+        trace.get_tracer_provider().force_flush()  # type: ignore[attr-defined]
+        return {}
+
     def version(self, subject: str) -> dict[str, Any]:
         """A cutoff's version, asked of the service in the client's own way."""
         found = self._client.get_version(subject)
@@ -219,6 +236,8 @@ async def serve_async(client: Any, options: dict[str, Any]) -> None:
 
 def main() -> None:
     options = json.loads(sys.argv[1])
+    if "OTEL_EXPORTER_OTLP_ENDPOINT" in os.environ:
+        configure(options["name"], "0")
     common = {
         "ping_interval": options["ping_interval"], "max_staleness": options["max_staleness"], "name": options["name"]
     }  # fmt: skip

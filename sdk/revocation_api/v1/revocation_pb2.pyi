@@ -784,6 +784,7 @@ class WatchResponse(google.protobuf.message.Message):
     GOODBYE_FIELD_NUMBER: builtins.int
     POLL_FIELD_NUMBER: builtins.int
     SIGNED_FIELD_NUMBER: builtins.int
+    TRACE_FIELD_NUMBER: builtins.int
     @property
     def welcome(self) -> Global___Welcome: ...
     @property
@@ -802,6 +803,8 @@ class WatchResponse(google.protobuf.message.Message):
     def poll(self) -> Global___Poll: ...
     @property
     def signed(self) -> revocation_api.v1.signed_pb2.Signed: ...
+    @property
+    def trace(self) -> Global___Trace: ...
     def __init__(
         self,
         *,
@@ -814,10 +817,11 @@ class WatchResponse(google.protobuf.message.Message):
         goodbye: Global___Goodbye | None = ...,
         poll: Global___Poll | None = ...,
         signed: revocation_api.v1.signed_pb2.Signed | None = ...,
+        trace: Global___Trace | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["changes", b"changes", "goodbye", b"goodbye", "kind", b"kind", "mark", b"mark", "poll", b"poll", "progress", b"progress", "signed", b"signed", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["changes", b"changes", "goodbye", b"goodbye", "kind", b"kind", "mark", b"mark", "poll", b"poll", "progress", b"progress", "signed", b"signed", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "welcome", b"welcome"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "snapshot_chunk", "snapshot_end", "changes", "mark", "progress", "goodbye", "poll", "signed"] | None: ...
+    def HasField(self, field_name: typing.Literal["changes", b"changes", "goodbye", b"goodbye", "kind", b"kind", "mark", b"mark", "poll", b"poll", "progress", b"progress", "signed", b"signed", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "trace", b"trace", "welcome", b"welcome"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["changes", b"changes", "goodbye", b"goodbye", "kind", b"kind", "mark", b"mark", "poll", b"poll", "progress", b"progress", "signed", b"signed", "snapshot_chunk", b"snapshot_chunk", "snapshot_end", b"snapshot_end", "trace", b"trace", "welcome", b"welcome"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["kind", b"kind"]) -> typing.Literal["welcome", "snapshot_chunk", "snapshot_end", "changes", "mark", "progress", "goodbye", "poll", "signed", "trace"] | None: ...
 
 Global___WatchResponse: typing_extensions.TypeAlias = WatchResponse
 
@@ -1281,6 +1285,31 @@ class StrikeMemberResponse(google.protobuf.message.Message):
     ) -> None: ...
 
 Global___StrikeMemberResponse: typing_extensions.TypeAlias = StrikeMemberResponse
+
+@typing.final
+class Trace(google.protobuf.message.Message):
+    """The revocation at a position belongs to a trace: whoever makes spans makes one of applying it. It may come before
+    or after the record, or never. Only to who sent an `instance`.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: builtins.int
+    TRACEPARENT_FIELD_NUMBER: builtins.int
+    traceparent: builtins.str
+    """W3C Trace Context, sampled"""
+    @property
+    def position(self) -> Global___Positions: ...
+    def __init__(
+        self,
+        *,
+        position: Global___Positions | None = ...,
+        traceparent: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["position", b"position", "traceparent", b"traceparent"]) -> None: ...
+
+Global___Trace: typing_extensions.TypeAlias = Trace
 
 @typing.final
 class AwaitAppliedRequest(google.protobuf.message.Message):
