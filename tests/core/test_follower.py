@@ -37,7 +37,7 @@ from revocation_sdk._view import View
 from tests.core.simulation import WEIGHTS, SmallView, World, search
 from tests.core.strategies import pack
 
-SCHEDULES = int(os.environ.get("REVOCATION_SIM_SCHEDULES", "20000"))
+SCHEDULES = int(os.environ.get("REVOCATION_SIM_SCHEDULES", "5000"))
 PARTS = 4
 
 KEY = RealmKey(1, b"k" * 32)

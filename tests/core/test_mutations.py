@@ -211,11 +211,11 @@ class LateBarrier(Stream):
 
 
 def with_follower(follower: type[Follower]) -> type[Client]:
-    return type(follower.__name__, (Client,), {"follower_type": follower})
+    return type(follower.__name__, (Client,), {"follower_type": follower, "__doc__": follower.__doc__})
 
 
 def with_server(server: type[Stream]) -> type[Client]:
-    return type(server.__name__, (Client,), {"stream_type": server})
+    return type(server.__name__, (Client,), {"stream_type": server, "__doc__": server.__doc__})
 
 
 MUTANTS: list[type[Client]] = [

@@ -17,6 +17,8 @@ class Delivery:
 
     def __init__(self, name: str, fail: Callable[[str], None]) -> None:
         self.messages = 0
+        self.behind = False
+        """Whether this stream began at a place that the client must refuse."""
         self._name, self._fail = name, fail
         self._at: Position | None = None
         """Where the stream is; None before the end of its snapshot."""
@@ -32,7 +34,7 @@ class Delivery:
     def begin(self, resume: tuple[Position, ...]) -> None:
         """A new stream, asked to go on from there."""
         self._wanted = resume[0] if resume else NOWHERE
-        self._at, self._told, self._snapshot = None, set(), hashlib.sha256()
+        self._at, self._told, self._snapshot, self.behind = None, set(), hashlib.sha256(), False
 
     def applied(self, message: Message) -> None:
         """The client has taken it over."""
@@ -59,9 +61,19 @@ class Delivery:
                 self._answer(message)
 
     def _resume(self, position: Position) -> None:
-        if self._wanted == NOWHERE or position not in self._been:
+        if position not in self._been and self._is_behind(position):
+            self.behind = True
+        elif self._wanted == NOWHERE or position not in self._been:
             self._broken("resumable", f"a stream that goes on at {_text(position)}, where the client has never been")
         self._move(position)
+
+    def _is_behind(self, position: Position) -> bool:
+        """Whether the replica has not come yet to where the client entered this history, by a snapshot of another one.
+
+        It cannot know that the client was never where it is itself. The client refuses, and gets a snapshot.
+        """
+        entered = min((place.seq for place in self._been if place.log_id == position.log_id), default=0)
+        return position.log_id == self._wanted.log_id and position.seq < entered
 
     def _follow(self, message: Changes | Mark) -> None:
         if message.position in self._told:

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from revocation import partition
 from revocation.barrier import Proof
 from revocation.history import RealmHistory, Resume
 from revocation.hub import RealmHub, Subscriber
 from revocation.replica import NotReady
 from revocation.rpc import stream
 from revocation.store import Closed
-from revocation.store import memory as memory_store
-from revocation_sdk._follower import Follower, Lease
+from revocation_sdk._follower import Follower, Lease, Resync
 from revocation_sdk._lattice import MalformedRows
 from revocation_sdk._messages import Intent, Mark
 from revocation_sdk._position import Position
@@ -95,10 +93,6 @@ def lease_from_arrival() -> Sequence[Change]:
     return [(Follower, "_progress", progress_as)]
 
 
-def unsalted() -> Sequence[Change]:
-    return [(module, "opening_digest", lambda digest, _: digest) for module in (partition, memory_store)]
-
-
 def put_twice() -> Sequence[Change]:
     put = Subscriber.put
 
@@ -173,14 +167,19 @@ def move_before_apply() -> Sequence[Change]:
 
 
 def replace_by_snapshot() -> Sequence[Change]:
-    """A resume that is refused leads to a snapshot that replaces the view; the lease goes on."""
-    end = Follower._snapshot_end
+    end, broken = Follower._snapshot_end, Follower._broken
 
     def end_as(self: Any, message: Any) -> None:
         self.view = View()
         end(self, message)
 
-    return [(Follower, "_snapshot_end", end_as)]
+    def broken_as(self: Any, reason: str) -> Resync:
+        lease = self.lease
+        resync = broken(self, reason)
+        self.lease = lease
+        return resync
+
+    return [(Follower, "_snapshot_end", end_as), (Follower, "_broken", broken_as)]
 
 
 def replace_by_history() -> Sequence[Change]:

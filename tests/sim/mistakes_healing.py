@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
-from revocation import healing
+from revocation import healing, replica
 from revocation.history import Step
 from revocation.partition import Applied, Partition
 from revocation.store import Closed, Registry
@@ -24,7 +23,7 @@ async def put_first(self: Any, registry: Registry, epoch: int = 0) -> float:
     for name, history in held.realms.items():
         for rows in history.view.chunks():
             await self._store._run(lambda m, n=name, r=rows: force(m, n, r))
-    log_id = secrets.token_hex(16)
+    log_id = cast(Any, replica).secrets.token_hex(16)
     opened = await self._store.open_history(
         self.index, registry.log_id, log_id, 0, sorted(self._known), max(epoch, self._latest[0])
     )
@@ -52,27 +51,8 @@ async def leave_first(self: Any, *_: Any) -> bool:
     return await self._store.strike(self.index, who.log_id, who.member, "leave", who.incarnation, 0) is None
 
 
-async def always(*_: Any, **__: Any) -> bool:
-    return True
-
-
 def never(*_: Any, **__: Any) -> bool:
     return False
-
-
-async def confirm_and_forget(self: Any, registry: Registry) -> int | Closed:
-    """Remembers the history that it left only when the answer has come."""
-    reply: int | Closed = await self._store.confirm(
-        self.index,
-        registry.log_id,
-        self._options.member,
-        self._incarnation,
-        self.clock.wall_ms(),
-        [] if registry.log_id == self.partition.log_id else sorted(self._known),
-    )
-    if not isinstance(reply, Closed):
-        self._latest = registry.epoch, registry.log_id
-    return reply
 
 
 def propose_without_ops() -> Sequence[Change]:
@@ -82,19 +62,6 @@ def propose_without_ops() -> Sequence[Change]:
         await propose(index, store, registry, realm, rows, "")
 
     return [(healing, "_propose", propose_as)]
-
-
-def suffix_of_what_was_read() -> Sequence[Change]:
-    suffix = Partition.suffix
-
-    def suffix_as(self: Any, registry: Registry) -> Any:
-        kept, self._covered = self._covered, 0
-        try:
-            return suffix(self, registry)
-        finally:
-            self._covered = kept
-
-    return [(Partition, "suffix", suffix_as)]
 
 
 async def scan_first(index: int, store: Any, held: Partition, registry: Registry) -> healing.Plan:

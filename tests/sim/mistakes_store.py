@@ -11,12 +11,12 @@ from unittest.mock import patch
 from revocation import replica
 from revocation.commit import Committer
 from revocation.history import RealmHistory, Step
-from revocation.store import Closed, Committed, Denials, Durability, OpResult, OpState, Registry, Standing
+from revocation.store import Closed, Committed, Denials, OpResult, OpState, Registry, Standing
 from revocation.store import memory as memory_store
 from revocation.store.memory import MemoryStore
 from revocation.store.memory_data import Data
 from revocation_sdk._lattice import Group, join_groups, parse_groups
-from tests.sim.cluster import SimStore
+from tests.sim.store import SimStore
 
 Change = tuple[Any, str, Any]
 
@@ -27,36 +27,6 @@ def gate_by_history(self: Any, data: Data, log_id: str) -> Closed | None:
     if not data.at.log_id:
         return Closed.REOPEN
     return Closed.HEAL if data.at.log_id != log_id else None
-
-
-def gate_by_memory() -> Sequence[Change]:
-    """Each replica remembers under which identity it confirmed, instead of the store."""
-    call, confirm = SimStore._call, SimStore.confirm
-
-    def gate(self: Any, data: Data, log_id: str) -> Closed | None:
-        closed = gate_by_history(self, data, log_id)
-        remembered = getattr(self, "remembered", None)
-        return Closed.REOPEN if closed is None and remembered not in {None, self.identity} else closed
-
-    async def call_as(self: Any, script: Any) -> Any:
-        async def as_me(memory: Any) -> Any:
-            log_id, identity = getattr(self, "remembered", ("", None))
-            memory.remembered = identity if memory.data[0].at.log_id == log_id else None
-            try:
-                return await script(memory)
-            finally:
-                memory.remembered = None
-
-        return await call(self, as_me)
-
-    async def confirm_as(self: Any, *arguments: Any) -> Any:
-        identity = self.node.memory.identity
-        reply = await confirm(self, *arguments)
-        if not isinstance(reply, Closed):
-            self.remembered = arguments[1], identity
-        return reply
-
-    return [(MemoryStore, "_gate", gate), (SimStore, "_call", call_as), (SimStore, "confirm", confirm_as)]
 
 
 def note_usable_without_members(self: Data) -> None:
@@ -125,29 +95,6 @@ def confirm(active: Callable[[bool, int | None], bool]) -> Sequence[Change]:
     return [(MemoryStore, "confirm", confirm_as)]
 
 
-def restart_as_the_same() -> Sequence[Change]:
-    confirm = MemoryStore.confirm
-
-    async def confirm_as(self: Any, number: int, log_id: str, member: str, incarnation: int | None, *rest: Any) -> Any:
-        before = self.data[number].at.members.get(member)
-        reply = await confirm(self, number, log_id, member, incarnation, *rest)
-        if before is not None and not isinstance(reply, Closed):
-            members = self.data[number].at.members
-            members[member] = replace(members[member], registered=before.registered)
-        return reply
-
-    return [(MemoryStore, "confirm", confirm_as)]
-
-
-def confirm_whatever() -> Sequence[Change]:
-    confirm = MemoryStore.confirm
-
-    async def confirm_as(self: Any, number: int, _: str, *rest: Any) -> Any:
-        return await confirm(self, number, self.data[number].at.log_id, *rest)
-
-    return [(MemoryStore, "confirm", confirm_as)]
-
-
 def heal_before_suspect() -> Sequence[Change]:
     beat = MemoryStore.beat
 
@@ -157,13 +104,6 @@ def heal_before_suspect() -> Sequence[Change]:
         return replace(registry, closed=gate) if gate is Closed.HEAL else registry
 
     return [(MemoryStore, "beat", beat_as)]
-
-
-async def barrier_without_wait(
-    self: Any, number: int, who: Standing, caller_ms: int, durability: Durability, *, newcomer: bool = False
-) -> Any:
-    tail = await self._run(lambda m: m.barrier(number, who, caller_ms, Durability(), newcomer=newcomer), writes=False)
-    return tail if isinstance(tail, Closed) else replace(tail, copies=durability.replicas)
 
 
 def wait_for_connected() -> Sequence[Change]:

@@ -22,7 +22,7 @@ from revocation.store.memory_data import Data
 from tests.sim import mistakes_delivery as in_delivery
 from tests.sim import mistakes_healing as in_healing
 from tests.sim import mistakes_store as in_store
-from tests.sim.cluster import SimStore
+from tests.sim.store import SimStore
 
 Change = tuple[Any, str, Any]
 
@@ -54,31 +54,12 @@ MUTANTS: dict[str, Mutant] = {
         _one(MemoryStore, "_gate", in_store.gate_by_history),
         ("split", "failover", "freeze"),
     ),
-    "gate_by_memory": Mutant(
-        "H1",
-        "the replica remembers the identity, not the store",
-        in_store.gate_by_memory,
-        ("failover", "wipe_restart", "lose", "slow_reads", "slow_scripts"),
-    ),
     "put_first": Mutant(
         "H2",
         "put back, then opened",
         _one(Replica, "_open", in_healing.put_first),
         ("failover", "wipe_restart", "slow"),
     ),
-    "confirm_whatever": Mutant(
-        "H3",
-        "a confirmation counts for whatever history there is",
-        in_store.confirm_whatever,
-        ("failover", "wipe_restart", "slow", "freeze"),
-    ),
-    "suffix_of_what_was_read": Mutant(
-        "H3",
-        "what was put back or learned, and not read again yet, counts as in the log",
-        in_healing.suffix_of_what_was_read,
-        FAILOVER,
-    ),
-    "unsalted": Mutant("H3", "a history goes on from the digest of the last one", in_delivery.unsalted, FAILOVER),
     "ack_unfenced": Mutant(
         "H5",
         "acknowledged as soon as the reply comes",
@@ -117,13 +98,13 @@ MUTANTS: dict[str, Mutant] = {
         "H7",
         "the time ends when the history is opened again",
         in_store.open_settled_if_known,
-        ("wipe_restart", "late", "restart", "pause", "off"),
+        ("wipe_late", "wipe_late", "slow_scripts", "restart", "pause"),
     ),
     "confirm_alone": Mutant(
         "H4",
         "confirms without naming the members it knows",
         in_store.confirm_alone,
-        ("wipe_late", "wipe_restart", "off"),
+        ("wipe_late", "wipe_late", "pause", "off", "wipe_restart"),
     ),
     "join_at_once": Mutant(
         "H8",
@@ -137,20 +118,11 @@ MUTANTS: dict[str, Mutant] = {
         lambda: in_store.confirm(lambda listed, inc: not listed and inc is not None),
         ("split", "off", "pause", "freeze", "failover"),
     ),
-    "restart_as_the_same": Mutant(
-        "H8", "a new process is known already", in_store.restart_as_the_same, ("split", "crash", "flap")
-    ),
     "leave_first": Mutant(
         "H9",
         "leaves before another holds what it holds",
         _one(Replica, "_leave", in_healing.leave_first),
         ("leave", "failover", "lose", "slow_reads", "slow_scripts"),
-    ),
-    "strike_blind": Mutant(
-        "H10",
-        "strikes although nodes are missing",
-        _one(Replica, "_held_everywhere", in_healing.always),
-        ("split", "late", "off", "pause"),
     ),
     "retry_writes_nothing": Mutant(
         "H12",
@@ -167,12 +139,6 @@ MUTANTS: dict[str, Mutant] = {
         "goes back into a history that it has left",
         _one(Replica, "_is_past", in_healing.never),
         ("flap", "flap", "slow_scripts"),
-    ),
-    "lost_confirmation": Mutant(
-        "H2",
-        "a history counts as left only if the confirmation was heard",
-        _one(Replica, "_confirm", in_healing.confirm_and_forget),
-        ("flap", "flap", "off", "slow_scripts"),
     ),
     "heal_the_suspect": Mutant(
         "H1",
@@ -234,7 +200,7 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "forget_ops": Mutant("op ids", "a retry runs again", in_store.forget_ops, ("slow_commits", "cut")),
     "put_back_nothing": Mutant(
-        "I2",
+        "H3",
         "nothing is put back into a store that lost something",
         _one(healing, "_propose", in_healing.put_back_nothing),
         ("wipe", "wipe_restart", "lose"),

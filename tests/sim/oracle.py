@@ -88,9 +88,9 @@ class Oracle:
             self.fail(f"level: {fact}, {short}")
         known = self.answers.setdefault(op, (fact.version, fact.fp))
         if known != (fact.version, fact.fp) and not self._was_lost(known[0]):
-            self.fail(f"op id {op} was answered with version {known[0]}, then with {fact.version}")
+            self.fail(f"op-id: {op} was answered with version {known[0]}, then with {fact.version}")
         if known[0] and known[0] <= floor:
-            self.fail(f"version {known[0]} is not above {floor}, which was given out before")
+            self.fail(f"versions: {known[0]} is not above {floor}, which was given out before")
         self.answers[op] = (fact.version, fact.fp)
         self.highest = max(self.highest, fact.version)
         self.facts.append(fact)

@@ -9,7 +9,7 @@ from tests.sim.schedule import Schedule
 
 def sort_of(violation: str) -> str:
     """What a violation is about, without the particulars: `I1`, `I3`, `delivery`, ..."""
-    return violation.split(" ", 2)[1]
+    return violation.split(" ", 2)[1].rstrip(":")
 
 
 def shrink(schedule: Schedule, fails: Callable[[Schedule], bool], budget: int = 200) -> Schedule:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.sim.schedule import FAULTS
-from tests.sim.search import explain, search
+from tests.sim.search import explain, made, run_with, search
 
 SCHEDULES = 20_000
 SHARE = 400
@@ -27,3 +27,9 @@ def test_no_schedule_breaks_an_invariant(first: int) -> None:
     assert tally.numbers["checked"] > 5 * SHARE
     assert tally.numbers["delivered"] > 10 * SHARE
     assert tally.numbers["excused"] < tally.numbers["acknowledged"] / 50
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_seed_tells_all_that_happens(seed: int) -> None:
+    schedule = made(seed, None)
+    assert run_with(schedule, None) == run_with(schedule, None)

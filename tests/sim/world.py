@@ -6,26 +6,25 @@ import asyncio
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Any
-from unittest.mock import patch
 
-from revocation import commit, replica
 from revocation.errors import ServiceError
 from revocation.membership import Timing
 from revocation.model import Operation, Receipt, Target
 from revocation.replica import ReplicaOptions
-from revocation.store import memory, memory_data
 from revocation_sdk._lattice import Group, Kind, join_groups
 from revocation_sdk._view import View
-from tests.sim.cluster import EPOCH_MS, Cluster, Node, SimStore, swift_replace
+from tests.sim.cluster import EPOCH_MS, Cluster, Node
 from tests.sim.faults import Faults
+from tests.sim.lean import lean
 from tests.sim.loop import Livelock, Process, VirtualLoop
 from tests.sim.oracle import Fact, Oracle, holds
 from tests.sim.processes import KEY, REALM, Client, Service
 from tests.sim.schedule import FAULTS, Action, Schedule
+from tests.sim.store import SimStore
 
 RECOVERY_S = 12.0
 """How long everything may take to be well again when faults have ended."""
@@ -106,11 +105,18 @@ class World(Faults):
             self.oracle.hide([service.view for service in known])
 
     def _settled(self) -> None:
-        """H7 assumes that whoever is up and holds something has confirmed by now; the model does, too."""
-        listed = set(self.cluster.cur.memory.data[0].at.members)
+        """H7 assumes that whoever is up and holds something has confirmed by now; the model does, too.
+
+        Not of whom a member that has confirmed knows: it had to say so (H4).
+        """
+        at = self.cluster.cur.memory.data[0].at
         living = [service for service in self.services.values() if service.alive]
-        if any(s.name not in listed and s.hindered for s in living):
-            self.oracle.hide([s.view for s in living if s.name in listed or not s.hindered])
+        told = set(at.members)
+        for service in living:
+            if service.name in at.members and at.members[service.name].log_id == at.log_id:
+                told |= service.replica._known
+        if any(s.name not in told and s.hindered for s in living):
+            self.oracle.hide([s.view for s in living if s.name in told or not s.hindered])
 
     def _has_left(self, name: str) -> None:
         """H9: what the one that leaves holds, somebody who stays holds, too; unless that one has died since."""
@@ -121,7 +127,7 @@ class World(Faults):
     # -- the run ------------------------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
-        with _lean():
+        with lean(Random(self.schedule.seed * 2)):
             try:
                 took = self.loop.run_until_complete(self._run())
             except Livelock as stuck:
@@ -363,21 +369,3 @@ def view_of(node: Node) -> View:
 def run(schedule: Schedule) -> Outcome:
     """Runs one schedule."""
     return World(schedule).run()
-
-
-class _Silent:
-    """A logger that says nothing."""
-
-    def __getattr__(self, _: str) -> Callable[..., None]:
-        return lambda *_, **__: None
-
-
-@contextmanager
-def _lean() -> Iterator[None]:
-    """Without what costs much and shows nothing: logs, and the slow way to copy what the reference store holds."""
-    with ExitStack() as stack:
-        for module in (replica, commit):
-            stack.enter_context(patch.object(module, "log", _Silent()))
-        for module in (memory, memory_data):
-            stack.enter_context(patch.object(module, "replace", swift_replace))
-        yield
