@@ -184,8 +184,8 @@ def increment_versions() -> Sequence[Change]:
 
 
 def _least(numbers: tuple[Any, ...], more: dict[str, Any]) -> Any:
-    """`max(clock + 1, now)` without the clock on the wall; any other maximum as it is."""
-    return numbers[0] if len(numbers) == 2 else builtins.max(*numbers, **more)
+    """`max(clock + 1, now, ...)` without the clock on the wall; any other maximum as it is."""
+    return numbers[0] if len(numbers) > 1 else builtins.max(*numbers, **more)
 
 
 def forget_ops() -> Sequence[Change]:
