@@ -123,9 +123,8 @@ async def _put_back_rest(index: int, store: Store, registry: Registry, realm: st
 
 async def _put_back_ops(index: int, store: Store, registry: Registry, partition: Partition) -> int:
     """The recent op records, each once, so that a retry across the loss still finds its answer."""
-    recent = {op: entry.realm for entry in partition.recent() for op in entry.ops.split()}
     count = 0
-    for realm, _, ops in _batches((realm, b"", op) for op, realm in recent.items()):
+    for realm, _, ops in _batches((realm, b"", op) for op, realm in partition.ops().items()):
         await _propose(index, store, registry, realm, b"", ops)
         count += 1
     return count

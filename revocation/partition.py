@@ -62,6 +62,8 @@ class Partition:
         self.digest = ZERO
         self.realms: dict[str, RealmHistory] = {}
         self._recent: deque[_Known] = deque(maxlen=SUFFIX_ENTRIES)
+        self._carried: dict[str, str] = {}
+        """Op record -> realm: of records that a change of history took away, until the log brings them again."""
         self._covered: int | None = None
 
     @property
@@ -90,11 +92,28 @@ class Partition:
         step = history.append(entry.rows)
         self._recent.append(_Known(entry, self.digest, before.digest))
         self.seq, self.digest = entry.seq, entry.digest
+        if self._carried:
+            for op in entry.ops.split():
+                self._carried.pop(op, None)
         return Applied(entry.realm, step)
 
     def recent(self) -> tuple[LogEntry, ...]:
         """The last records, oldest first, as many as are remembered."""
         return tuple(known.entry for known in self._recent)
+
+    def ops(self) -> dict[str, str]:
+        """The op records that this replica holds, with their realms.
+
+        Also those which it put back and has not read again: another store may be lost before that, and a retry must
+        find its answer all the same.
+        """
+        return self._carried | {op: entry.realm for entry in self.recent() for op in entry.ops.split()}
+
+    def _carry(self, entries: Iterable[LogEntry]) -> None:
+        for entry in entries:
+            self._carried |= dict.fromkeys(entry.ops.split(), entry.realm)
+        for op in list(self._carried)[:-SUFFIX_ENTRIES]:
+            del self._carried[op]
 
     def cover(self, log_id: str, seq: int) -> None:
         """Hears that the log of this history reaches up to `seq`, all that this replica put back included.
@@ -136,6 +155,7 @@ class Partition:
 
     def adopt_suffix(self, registry: Registry, suffix: Suffix) -> list[Applied]:
         """Goes on in a new history from its base; what was lost was put back and comes again as new records."""
+        self._carry(suffix.lost)
         for _ in suffix.lost:
             self._recent.pop()
         self._enter(registry.log_id, registry.base, opening_digest(registry.base_digest, registry.log_id))
@@ -148,6 +168,7 @@ class Partition:
         a mark would take it past records that it never got (I1). Then the past is forgotten, and clients come again.
         """
         ahead = self._ahead
+        self._carry(self.recent())
         self._recent.clear()
         self._enter(log_id, heads.seq, heads.digest)
         applied = []

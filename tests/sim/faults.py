@@ -93,6 +93,7 @@ class Faults:
         sides = Random(which * 1000 + value)
         for service in self.services.values():
             service.store.side = sides.choice((0, 1, EVERYWHERE))
+            service.store.late(value + 1.5)
         self._later(min(value, 0.5), lambda: self.cluster.promote(best=self.schedule.copies > 0))
         self._later(value + 1.0, self._whole)
         return True
@@ -179,7 +180,9 @@ class Faults:
             self.services[name].store.retarget()
 
     def _pause(self, which: int, value: float) -> None:
-        self._stop(self._service(which).process, value)
+        service = self._service(which)
+        service.store.late(value * 1.5)
+        self._stop(service.process, value)
 
     def _pause_client(self, which: int, value: float) -> None:
         self._stop(self.clients[which % len(self.clients)].process, value)
@@ -192,6 +195,7 @@ class Faults:
         """A replica is cut from every store."""
         store = self._service(which).store
         store.off = True
+        store.late(value)
         self._later(value, lambda: setattr(store, "off", False))
 
     def _slow(self, which: int, value: float) -> None:
@@ -234,6 +238,7 @@ class Faults:
 
     async def _drain(self, service: Service) -> None:
         await asyncio.sleep(0.05)
+        await asyncio.gather(*service.asked, return_exceptions=True)
         await service.replica.leave()
         self.loop.call_soon(self._gone, service)
 

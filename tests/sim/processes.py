@@ -35,6 +35,8 @@ SETTINGS = RealmSettings()
 KEY = RealmKey(7, bytes(range(32)))
 PING_S = 0.4
 SILENCE_S = 2.0
+HEALING_S = 1.0
+"""How long a replica may take to heal a history, with the longest delays, after whatever kept it from that."""
 WAIT_MS = 500
 
 
@@ -92,6 +94,8 @@ class Service:
         self.revocations = Revocations({REALM: realm}, [self.replica], [self.committer], [self.barrier])
         self.hub = Hub([self.replica.partition], [self.barrier], [REALM])
         self.links: set[Link] = set()
+        self.asked: list[asyncio.Task[None]] = []
+        """Calls, to be finished before it leaves."""
         process.spawn(self._run())
 
     @property
@@ -100,9 +104,9 @@ class Service:
 
     @property
     def hindered(self) -> bool:
-        """Whether it cannot do what it would, or not in time."""
+        """Whether it cannot do what it would, or could not until so shortly ago that it has not confirmed in time."""
         store = self.store
-        slow = store.slow_replies or store.late_until > self.process.loop.time()
+        slow = store.slow_replies or store.late_until + HEALING_S > self.process.loop.time()
         return self.process.paused or bool(slow) or not store.reaches(store.cluster.cur)
 
     @property

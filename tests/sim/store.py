@@ -60,6 +60,10 @@ class SimStore:
     def reaches(self, node: Node) -> bool:
         return node.up and not self.off and self.side in {EVERYWHERE, node.side}
 
+    def late(self, seconds: float) -> None:
+        """Notes that its process cannot do what it would for so long."""
+        self.late_until = max(self.late_until, self.process.loop.time() + seconds)
+
     def retarget(self) -> None:
         """Asks who the primary is; in a split network the answer may be the old one."""
         able = [node for node in self.cluster.nodes if node.memory.primary and self.reaches(node)]
@@ -91,7 +95,7 @@ class SimStore:
         if slow := getattr(self, kind):
             setattr(self, kind, slow - 1)
             delay = self._random.uniform(0.2, 2.0)
-            self.late_until = max(self.late_until, node.loop.time() + delay)
+            self.late(delay)
             await node.loop.sleep(delay)
             return
         await node.loop.sleep(self._delay())

@@ -264,7 +264,7 @@ class World(Faults):
             else:
                 settle(receipt)
 
-        service.process.spawn(work())
+        service.asked.append(service.process.spawn(work()))
         with suppress(TimeoutError):
             async with asyncio.timeout(2.5):
                 return await answer
