@@ -44,7 +44,7 @@ class RealmLimits(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     calls_per_s: Annotated[int | None, Field(ge=0, le=10_000_000)] = None
-    """Calls, of whatever kind; opening a stream is one."""
+    """Calls, of whatever kind; opening a stream is one. With several realms: 2,000."""
 
     calls_burst: Annotated[int | None, Field(ge=1, le=10_000_000)] = None
     """Calls that may come at once after a quiet time. Default: what two seconds bring."""
@@ -56,19 +56,19 @@ class RealmLimits(BaseModel):
     """Default: what two seconds bring."""
 
     rows_per_s: Annotated[int | None, Field(ge=0, le=10_000_000)] = None
-    """Tokens in batches. Two seconds' worth, or one batch, may come at once."""
+    """Tokens in batches. Two seconds' worth, or one batch, may come at once. With several realms: 100,000."""
 
     max_in_flight: Annotated[int | None, Field(ge=0, le=1_000_000)] = None
-    """Calls that are being answered at the same time."""
+    """Calls that are being answered at the same time. With several realms: 1,000."""
 
     max_subscribers: Annotated[int | None, Field(ge=1, le=1_000_000)] = None
-    """Streams of verifiers."""
+    """Streams of verifiers. With several realms: half of --max-subscribers."""
 
     max_snapshots: Annotated[int | None, Field(ge=0, le=10_000)] = None
-    """Snapshots that are being sent at the same time."""
+    """Snapshots that are being sent at the same time. With several realms: 32."""
 
     catch_up_bytes_per_s: Annotated[int | None, Field(ge=0, le=10**12)] = None
-    """What is sent to verifiers that come late: snapshots and what they missed. Sixteen seconds' worth at once."""
+    """What is sent to verifiers that come late; sixteen seconds' worth at once. With several realms: 67,108,864."""
 
     def filled(self, defaults: RealmLimits) -> RealmLimits:
         """These limits, with `defaults` for those that are not given."""

@@ -173,3 +173,8 @@ def test_what_is_put_back_is_in_front_in_its_order() -> None:
     assert not queue
     with pytest.raises(StopIteration):
         queue.first()
+
+
+def test_the_defaults_between_realms_are_those_that_are_documented() -> None:
+    for name, value in BETWEEN_REALMS.model_dump(exclude_none=True).items():
+        assert f"With several realms: {value:,}." in (RealmLimits.model_fields[name].description or ""), name
