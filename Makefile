@@ -62,7 +62,7 @@ $(HELM): constraints/helm.txt helm/tools.py | $(READY)
 
 chart: $(READY) $(TOOLS) $(HELM) ## the Helm chart: rendered by Helm 3 and 4, validated, refused, and run as processes
 	@.venv-tools/bin/hadolint Dockerfile
-	@$(BIN)/pytest -m chart
+	@$(BIN)/pytest -n 2 --dist loadfile -m chart
 
 chart-files: $(READY) $(HELM) ## renew what is made: schema, table of values, golden renders (look at the diff)
 	@$(BIN)/python helm/generate.py

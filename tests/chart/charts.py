@@ -128,16 +128,21 @@ def data(secret: Mapping[str, Any]) -> dict[str, bytes]:
 _CHANCE = re.compile(r"^(  (?:secret|password|users\.acl|ca\.crt|tls\.crt|tls\.key): )\S+$", re.MULTILINE)
 
 
+def settled(text: str) -> str:
+    """A render without what chance decides, and without versions."""
+    text = _CHANCE.sub(r"\1(made by helm)", text)
+    text = re.sub(r"(helm\.sh/chart: revocation-|app\.kubernetes\.io/version: )\S+", r"\1(version)", text)
+    return re.sub(r"(image: \S*revocation:)\d\S*", r"\1(version)", text)
+
+
 def golden(text: str) -> str:
-    """A render without what chance decides, versions, and the files of alerts and dashboard, which have own tests."""
+    """A render of Helm 4, settled, and without the files of alerts and dashboard, which have tests of their own."""
     for file, indent in (("alerts.yaml", 2), ("dashboard.json", 4)):
         content = (CHART / "files" / file).read_text()
         text = text.replace(
             "\n".join(" " * indent + line for line in content.split("\n")), f"{' ' * indent}(files/{file})"
         )
-    text = _CHANCE.sub(r"\1(made by helm)", text)
-    text = re.sub(r"(helm\.sh/chart: revocation-|app\.kubernetes\.io/version: )\S+", r"\1(version)", text)
-    return re.sub(r"(image: \S*revocation:)\d\S*", r"\1(version)", text)
+    return settled(text)
 
 
 def renew(names: Sequence[str] = tuple(VALUES)) -> None:
