@@ -37,6 +37,10 @@ _DAY_MS = 86_400_000
 _COMPRESS_FROM = 400
 _MOST_CIPHERS = 4_096
 _DEFAULTS = tuple(AuditRecord(0))
+_REVOKED = int(Action.REVOKED)
+_OP_ID = AuditRecord._fields.index("op_id")
+_OFTEN = AuditRecord._fields.index("sessions")
+"""From here on most records have nothing to say."""
 
 
 class NotSealedHere(Exception):
@@ -64,10 +68,14 @@ class Auditor:
         self, operation: Operation, target: Target, asked: int, stored: int, part: tuple[int, int] = (0, 0)
     ) -> AuditRecord | None:
         """The record of a revocation, or of a part of one (which, of how many); of a batch it names no token."""
-        value = target.value if asked == 1 else ""
-        return self.record(
-            Action.REVOKED, operation, kind=int(target.kind), issuer=target.issuer, value=value, asked=asked,
-            stored=stored, part=part[0], parts=part[1],
+        if not self.on or operation.realm not in self.realms:
+            return None
+        approval = operation.shared.rpartition(" ")[2] if operation.shared else ""
+        # By place: there is one for every revocation, and names cost as much as all the rest of it.
+        return AuditRecord(
+            _REVOKED, int(target.kind), operation.caller, operation.role, target.issuer,
+            target.value if asked == 1 else "", operation.op_id.hex, operation.reason, request_id.get(), asked, stored,
+            None, *part, approval,
         )  # fmt: skip
 
     def record(self, action: Action, operation: Operation | None, **facts: Any) -> AuditRecord | None:
@@ -208,7 +216,10 @@ def _are_marks(extra: str, records: list[AuditRecord]) -> bool:
 
 def _fields(record: AuditRecord) -> list[Any]:
     """Without the defaults at the end."""
-    fields = list(record._replace(op_id=_short(record.op_id)))
+    fields = list(record)
+    fields[_OP_ID] = _short(record.op_id)
+    if record[_OFTEN:] == _DEFAULTS[_OFTEN:]:
+        del fields[_OFTEN:]
     while fields and fields[-1] == _DEFAULTS[len(fields) - 1]:
         fields.pop()
     return fields
