@@ -135,6 +135,7 @@ POINT = EC.public_key().public_numbers()
         (POINT.x, POINT.y + 1), (POINT.x + 1, POINT.y), (0, 0), (0, 1), (1, 1), (POINT.x, 0), (FIELD, POINT.y),
         (POINT.x + FIELD, POINT.y), (2**256 - 1, 2**256 - 1),
     ],
+    ids=map(str, range(9)),  # every run has another point, and its processes must agree on names
 )  # fmt: skip
 def test_points_that_are_not_on_the_curve_are_no_keys(x: int, y: int) -> None:
     """Invalid-curve keys give a secret away where they are used to agree on one; here they are left out."""
