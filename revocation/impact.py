@@ -2,7 +2,8 @@
 
 A cutoff ends sessions without going through them, so that only counting has to. It goes through the indexes in small
 scripts, opens every record, and asks the same question as a refresh would: does this session live, and would the
-revocation end it? After COUNT_S it stops, and says "at least".
+revocation end it? After COUNT_S, or a little before the caller's
+deadline, it stops, and says "at least".
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from revocation.errors import InvalidField, Unavailable
-from revocation.limits import COUNT_S
+from revocation.limits import COUNT_S, GUARD_COUNT_S
 from revocation.model import Target
 from revocation.session_base import Place, SessionDesk
 from revocation.session_gate import Call, until
@@ -63,15 +64,15 @@ class SessionCounts(SessionDesk):
         """
         if target.kind not in COUNTED:
             raise InvalidField("dry_run", "is for a subject, a client, a key or the whole realm")
-        count = self._begin(realm_name, target)
+        count, most_s = self._begin(realm_name, target), GUARD_COUNT_S if quick else COUNT_S
         async with until(deadline, Call()):
             await self._revocations.prove(deadline)
             if target.kind is Kind.SUBJECT and (quick or target.issuer is not None):
-                await self._within(deadline, self._count_subject(realm_name, target, count))
+                await self._within(most_s, deadline, self._count_subject(realm_name, target, count))
             else:
                 # One at a time goes through a whole store: it costs as much as all that the service does else.
                 async with self._counting:
-                    await self._within(deadline, self._count_all(realm_name, target, count))
+                    await self._within(most_s, deadline, self._count_all(realm_name, target, count))
         return _impact(target, count)
 
     async def ran_before(self, realm_name: str, partition: int, op: str, deadline: float) -> bool:
@@ -91,11 +92,11 @@ class SessionCounts(SessionDesk):
             case _:
                 return _Count(lambda session: True)
 
-    async def _within(self, deadline: float, counting: Coroutine[None, None, None]) -> None:
-        """Counts for COUNT_S at most, and a little less than the caller waits."""
+    async def _within(self, most_s: float, deadline: float, counting: Coroutine[None, None, None]) -> None:
+        """Counts for so long at most, and a little less than the caller waits."""
         now = asyncio.get_running_loop().time()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(min(now + COUNT_S, now + 0.9 * (deadline - now))):
+            async with asyncio.timeout_at(min(now + most_s, now + 0.9 * (deadline - now))):
                 await counting
 
     async def _count_all(self, realm_name: str, target: Target, count: _Count) -> None:

@@ -51,8 +51,11 @@ CALL_TIMEOUT_S = 10.0
 
 LONGEST_CALL_S = 60.0
 
-COUNT_S = 3.0
-"""How long the sessions that a revocation would end are counted; then it is "at least"."""
+COUNT_S = 20.0
+"""How long a dry run counts, where its caller waits for so long; then it is "at least"."""
+
+GUARD_COUNT_S = 3.0
+"""How long the guard of a revocation counts, which is itself waited for."""
 
 APPROVAL_S = 600
 """How long what one person has asked for waits for another."""

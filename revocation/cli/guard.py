@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from revocation_sdk import RevocationClient
     from revocation_sdk.types import Impact, Receipt
 
+_COUNT_S = 30.0
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what it would end.")]
 Confirm = Annotated[
     int | None,
@@ -30,7 +31,7 @@ Approval = Annotated[
 def dry_run(connection: Connection, out: Output, target: str, **what: Any) -> int:
     """Says what a revocation would end."""
     with closing(connection.client()) as client:
-        found = client.impact(**what, timeout=connection.timeout)
+        found = client.impact(**what, timeout=max(connection.timeout, _COUNT_S))
     out.facts(
         {"would end": in_words(found)},
         {

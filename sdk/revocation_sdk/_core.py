@@ -32,6 +32,8 @@ from revocation_sdk.types import Freshness, Landed, Receipt, State, WaitFor
 T = TypeVar("T")
 
 CALL_TIMEOUT_S = 10.0
+IMPACT_TIMEOUT_S = 30.0
+"""Of a dry run, which may have much to count."""
 CHECK_TIMEOUT_S = 0.5
 FRESH_TIMEOUT_S = 10.0
 MAX_STALENESS_S = 15.0

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from revocation_sdk._client import BaseClient
-from revocation_sdk._core import CALL_TIMEOUT_S, CHECK_TIMEOUT_S, FRESH_TIMEOUT_S, WAIT_TIMEOUT_S
+from revocation_sdk._core import CALL_TIMEOUT_S, CHECK_TIMEOUT_S, FRESH_TIMEOUT_S, IMPACT_TIMEOUT_S, WAIT_TIMEOUT_S
 from revocation_sdk._requests import MAX_PAGE, Consent
 from revocation_sdk._session_requests import MAX_PAGES, shown
 from revocation_sdk.types import (
@@ -211,9 +211,12 @@ class RevocationClient(BaseClient):
         kid: str | None = None,
         thumbprint: str | None = None,
         issuer: str | None = None,
-        timeout: float = CALL_TIMEOUT_S,
+        timeout: float = IMPACT_TIMEOUT_S,
     ) -> Impact:
-        """What revoking a subject, client or key would end; with none of them, the whole realm. Changes nothing."""
+        """What revoking a subject, client or key would end; with none of them, the whole realm. Changes nothing.
+
+        The service counts for a good part of a third of `timeout`; what it has not seen by then makes it inexact.
+        """
         asked = self._core.requests.impact(subject, client_id, (kid, thumbprint), issuer)
         return self._core.run(asked, timeout)
 
