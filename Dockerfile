@@ -30,8 +30,9 @@ COPY --from=build /opt/revocation /opt/revocation
 COPY --from=build /usr/share/sbom /usr/share/sbom
 COPY --from=build --chown=65532:65532 /var/lib/revocation /var/lib/revocation
 
-# HTTP for probes is on, in plain text, which is said aloud: in a container its port clashes with nobody's. gRPC stays on loopback until somebody says who
-# may call. The data folder is used by an embedded store only; with --redis-url nothing is ever written.
+# HTTP for probes is on, in plain text, which is said aloud: in a container its port clashes with nobody's. gRPC stays
+# on loopback until somebody says who may call. The data folder is used by an embedded store only; with --redis-url
+# nothing is ever written.
 ENV PATH=/opt/revocation/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

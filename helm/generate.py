@@ -31,13 +31,13 @@ BY_THE_CHART = frozenset(
             "redis_cert",
             "redis_key",
         ),
-        *("tls_cert", "tls_key", "client_ca", "insecure", "allow_anonymous"),
+        *("tls_cert", "tls_key", "client_ca", "insecure", "allow_anonymous", "http_insecure"),
     }
 )
 """Settings that the templates set from values of their own."""
 
-NOT_IN_A_CLUSTER = frozenset({"embedded", "data_dir", "secret"})
-"""Settings that have no place in a cluster: a store in the pod, and a secret in the clear."""
+NOT_IN_A_CLUSTER = frozenset({"embedded", "data_dir", "secret", "http_client_ca"})
+"""No place in a cluster: a store in the pod, a secret in the clear, probes by kubelets that have no certificate."""
 
 _ACK = {"type": "string", "pattern": "^(memory|fsynced|replicated:[1-9][0-9]?)$"}
 _MARKS = ("<!-- values: made by helm/generate.py -->", "<!-- end of values -->")

@@ -3,7 +3,7 @@
 {{- $settings := dict
   "listen" (printf "%s:%s" .Values.service.bindHost (include "revocation.grpcPort" .))
   "http_listen" (printf "%s:%s" .Values.service.bindHost (include "revocation.httpPort" .))
-  "http_insecure" true
+  "http_insecure" (not .Values.settings.http_tls_cert)
   "redis_url" (include "revocation.redisUrl" .)
   "secret_file" "/etc/revocation/master/secret"
   "drain_s" .Values.drainSeconds
@@ -131,6 +131,9 @@ grpc:
 httpGet:
   path: {{ index . 2 }}
   port: http
+  {{- if $context.Values.settings.http_tls_cert }}
+  scheme: HTTPS
+  {{- end }}
 {{- end }}
 {{ toYaml (index $context.Values.probes (index . 1)) }}
 {{- end }}
