@@ -110,6 +110,7 @@ class Replica:
         self._checkpoints: deque[tuple[int, int]] = deque()
         self._usable = asyncio.Event()
         self._store_offset = 0.0
+        self._saw_past = False
         self._trouble = ""
         """The kind of failure of the store that was logged last."""
 
@@ -220,8 +221,8 @@ class Replica:
 
     async def _act(self, registry: Registry) -> float:
         if registry.closed in {None, Closed.HEAL} and self._is_past(registry):
-            log.warning("old_history", partition=self.index, hint="the store shows a past that this replica has left")
-            return await self._open(registry, self._latest[0] + 1)
+            return await self._leave_past(registry)
+        self._saw_past = False
         match next_step(registry, self._options.timing):
             case Step.OPEN:
                 return await self._open(registry)
@@ -299,6 +300,19 @@ class Replica:
             return True
         same = registry.closed is None and registry.log_id == self.partition.log_id
         return same and (self._forked or registry.seq < self._held)
+
+    async def _leave_past(self, registry: Registry) -> float:
+        """An old primary, on which some of our connections still lie? New ones lead elsewhere; else it is ours to open.
+
+        Who opened a history on both, by whichever connection came next, would keep all others busy.
+        """
+        if self._saw_past:
+            return await self._open(registry, self._latest[0] + 1)
+        log.warning("old_history", partition=self.index, hint="the store shows a past that this replica has left")
+        self._saw_past = True
+        self._begin_healing("healing")
+        await self._store.reconnect()
+        return _RETRY_S
 
     async def _open(self, registry: Registry, epoch: int = 0) -> float:
         self._begin_healing("healing")

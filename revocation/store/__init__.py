@@ -240,6 +240,9 @@ class Store(Protocol):
     async def close(self) -> None:
         """Ends all connections."""
 
+    async def reconnect(self) -> None:
+        """Drops all connections: what comes next finds out anew who the primary is."""
+
     async def commit(
         self,
         partition: int,

@@ -94,6 +94,9 @@ class MemoryStore(MemorySessions, MemoryAudit, MemoryMailbox):
     async def close(self) -> None:
         """Nothing to close."""
 
+    async def reconnect(self) -> None:
+        """Nothing to drop."""
+
     async def commit(
         self,
         partition: int,

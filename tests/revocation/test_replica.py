@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -175,3 +176,59 @@ async def test_entries_of_kinds_that_only_a_later_release_knows_are_healed_like_
         assert first.partition.log_id != log_id
         async with running(store, "second") as second:
             assert b"".join(second.partition.realm("default").view.chunks()) == held
+
+
+class Mixed:
+    """After a failover: calls go by connections to the new primary or to the old one, until all are dropped."""
+
+    def __init__(self, old: MemoryStore, new: MemoryStore) -> None:
+        self.old, self.new = old, new
+        self.partitions = 1
+        self.turns = iter(lambda: old, None)
+        self.dropped = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(next(self.turns), name)
+
+    def fail_over(self) -> None:
+        self.new.restore(self.old.snapshot(), "another")
+        chance = random.Random(1)
+        self.turns = iter(lambda: chance.choice((self.new, self.old)), None)
+
+    async def reconnect(self) -> None:
+        self.dropped = True
+        self.turns = iter(lambda: self.new, None)
+
+
+async def test_connections_to_an_old_primary_are_dropped_before_a_history_is_opened_there() -> None:
+    """Else the replica would open one on both in turn, and everybody would heal for as long as the old one lives."""
+    old, new = Unreliable(), Unreliable()
+    mixed = Mixed(old, new)
+    store = cast(MemoryStore, mixed)
+    async with running(store, "first") as first:
+        await commit(store, first, range(5))
+        mixed.fail_over()
+        for _ in range(500):
+            if mixed.dropped and first.state == "usable":
+                break
+            await asyncio.sleep(0.01)
+        assert (old.data[0].at.epoch, new.data[0].at.epoch) == (1, 2)
+        await commit(store, first, [5])
+        assert new.data[0].at.seq > old.data[0].at.seq
+
+
+async def test_a_store_that_shows_its_past_on_new_connections_too_is_opened_anew() -> None:
+    """It was rolled back without a restart."""
+    store = Unreliable()
+    async with running(store, "first") as first:
+        await commit(store, first, range(5))
+        before = store.snapshot()
+        await commit(store, first, range(5, 10))
+        store.restore(before, store.identity)
+        for _ in range(500):
+            if store.data[0].at.epoch > 1 and first.state == "usable":
+                break
+            await asyncio.sleep(0.01)
+        assert store.data[0].at.epoch > 1
+        await commit(store, first, [10])
+        assert len(first.partition.realm("default").view) == 11

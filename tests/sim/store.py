@@ -57,6 +57,9 @@ class SimStore:
     async def close(self) -> None:
         pass
 
+    async def reconnect(self) -> None:
+        self.retarget()
+
     def reaches(self, node: Node) -> bool:
         return node.up and not self.off and self.side in {EVERYWHERE, node.side}
 
