@@ -353,7 +353,9 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
         cancelled_before = task.cancelling() if task else 0
         try:
             return await awaitable
-        except (RedisError, OSError, RuntimeError) as error:  # uvloop: RuntimeError for a transport that is closed
+        # uvloop: RuntimeError for a transport that is closed. redis-py: AttributeError for a connection that was closed
+        # while it was being made.
+        except (RedisError, OSError, RuntimeError, AttributeError) as error:
             raise self._unavailable(error) from error
         finally:
             # asyncio.wait_for of Python 3.11, which redis-py uses, loses a cancellation now and then.

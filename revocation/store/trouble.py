@@ -47,7 +47,7 @@ def kind_of(error: BaseException) -> str:
                 return name
     if isinstance(error, ResponseError):
         return _BY_CODE.get(code_of(error), "other")
-    return "unreachable" if isinstance(error, OSError | RuntimeError | RedisError) else "other"
+    return "unreachable" if isinstance(error, OSError | RuntimeError | AttributeError | RedisError) else "other"
 
 
 def did_nothing(error: BaseException) -> bool:

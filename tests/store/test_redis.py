@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from revocation.store import Closed, Durability, OpState, StoreRefused, StoreUnavailable
+from revocation.store import Closed, Durability, OpState, Registry, StoreRefused, StoreUnavailable
 from revocation.store.redis import RedisStore
 from tests.servers import Server, Servers
 from tests.store.test_contract import soon
@@ -249,6 +249,22 @@ async def test_reconnecting_ends_what_is_under_way_and_nothing_else(servers: Ser
     async with asyncio.timeout(NO_HANG_S):
         with pytest.raises(StoreUnavailable):
             await reading
+    assert await actor.commit(operation(1, subjects(7)))
+
+
+async def test_reconnecting_while_connections_are_being_made_is_no_fault_of_ours(
+    servers: Servers, make_live: Any
+) -> None:
+    """redis-py loses a connection that is closed at that moment, with an error of its own making."""
+    world = await make_live(servers.start())
+    actor = await alone(world)
+    for turns in range(60):
+        looking = [asyncio.create_task(actor.look()) for _ in range(10)]
+        for _ in range(turns % 12):
+            await asyncio.sleep(0)
+        await world.store.reconnect()
+        ended = await asyncio.gather(*looking, return_exceptions=True)
+        assert all(isinstance(end, Registry | StoreUnavailable) for end in ended), ended
     assert await actor.commit(operation(1, subjects(7)))
 
 
