@@ -302,10 +302,7 @@ class Replica:
         return same and (self._forked or registry.seq < self._held)
 
     async def _leave_past(self, registry: Registry) -> float:
-        """An old primary, on which some of our connections still lie? New ones lead elsewhere; else it is ours to open.
-
-        Who opened a history on both, by whichever connection came next, would keep all others busy.
-        """
+        """Opens a history only if new connections lead there, too: else old and new primary would be opened in turn."""
         if self._saw_past:
             return await self._open(registry, self._latest[0] + 1)
         log.warning("old_history", partition=self.index, hint="the store shows a past that this replica has left")
