@@ -132,8 +132,9 @@ def read_realms(path: Path) -> object:
 
     Raises ValueError if the file cannot be read or parsed; the message says where.
     """
+    path = home_expanded(path)
     try:
-        raw = home_expanded(path).read_bytes()[: _FILE_BYTES + 1]
+        raw = path.read_bytes()[: _FILE_BYTES + 1]
         if len(raw) > _FILE_BYTES:
             raise ValueError(f"larger than {_FILE_BYTES} bytes")
         text = raw.decode()

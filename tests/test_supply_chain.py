@@ -16,8 +16,8 @@ CONSTRAINTS = sorted((ROOT / "constraints").glob("*.txt"))
 BASE = {"grpcio", "protobuf", "googleapis-common-protos", "pyjwt"}
 """All that an application takes on with the SDK (and what these bring along)."""
 MODULES = {"grpc", "google", "jwt", "cryptography"}
-OPTIONAL = {"numpy", "pytest"}
-"""For a faster view, and for the test kit; each only where it is there."""
+OPTIONAL = {"numpy", "opentelemetry", "pytest"}
+"""For a faster view, for traces, and for the test kit; each only where it is there."""
 
 
 def name_of(requirement: str) -> str:
