@@ -31,7 +31,7 @@ def test_every_test_that_a_page_names_exists(page: Path) -> None:
     named = _TEST.findall(page.read_text())
     assert named
     for file, test in named:
-        path = ROOT / "tests" / file
+        path = ROOT / "tests" / file.removeprefix("tests/")
         assert path.is_file(), file
         assert not test or test in functions_of(path), f"{file}::{test}"
 
