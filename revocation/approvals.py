@@ -15,7 +15,7 @@ from revocation.limits import APPROVAL_S
 from revocation.model import Operation, Target, request_digest
 from revocation.replica import Replica
 from revocation.roles import Caller
-from revocation.session_gate import Call, until
+from revocation.session.gate import Call, until
 from revocation.store import Closed
 from revocation.store.rails import RailsStore
 from revocation_sdk._audit import Action, AuditRecord

@@ -17,9 +17,9 @@ from typing import TypeVar
 from revocation.errors import InvalidField, Unavailable
 from revocation.limits import COUNT_S, GUARD_COUNT_S
 from revocation.model import Target
-from revocation.session_base import Place, SessionDesk
-from revocation.session_gate import Call, until
-from revocation.sessions import Session
+from revocation.session.desk import Place, SessionDesk
+from revocation.session.gate import Call, until
+from revocation.session.machine import Session
 from revocation.store import Closed
 from revocation.store.rails import IndexPart
 from revocation.store.sessions import Look

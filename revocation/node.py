@@ -25,8 +25,8 @@ from revocation.rails import Rails
 from revocation.replica import Replica, ReplicaOptions
 from revocation.roles import NOBODY, Caller
 from revocation.service import Realm, Revocations
-from revocation.session_keys import SessionKeys
-from revocation.session_service import Sessions
+from revocation.session.keys import SessionKeys
+from revocation.session.service import Sessions
 from revocation.signing import signing_keys
 from revocation.store import Durability, Member
 from revocation.store.rails import FullStore

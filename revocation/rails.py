@@ -10,7 +10,7 @@ from revocation.impact import COUNTED, Impact
 from revocation.model import Operation, Target
 from revocation.roles import Caller
 from revocation.service import Revocations
-from revocation.session_service import Sessions
+from revocation.session.service import Sessions
 from revocation_sdk._lattice import Kind
 
 

@@ -16,8 +16,8 @@ from revocation.errors import InvalidField, OutcomeUnknown, ServiceError, Unavai
 from revocation.limits import FUTURE_OP_ID_MS
 from revocation.model import Operation, Receipt, Target, Tokens, op_id_ms
 from revocation.realms import RealmSettings
-from revocation.refresh import partition_of as partition_of_sid
 from revocation.replica import NotReady, Replica
+from revocation.session.refresh import partition_of as partition_of_sid
 from revocation.store import Cutoffs, Denials, Op, OpResult, StoreUnavailable
 from revocation_sdk._audit import AuditPoint, AuditRecord
 from revocation_sdk._judge import Facts, Revoked, Versions, judge, versions_for

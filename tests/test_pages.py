@@ -48,7 +48,7 @@ def test_every_row_names_a_test(page: Path) -> None:
 
 
 def test_values_are_those_of_the_code() -> None:
-    found = re.findall(r"`(\w+)\.([A-Z_]+)` = ([\d,]+)", PAGES[1].read_text())
+    found = re.findall(r"`([\w.]+)\.([A-Z_]+)` = ([\d,]+)", PAGES[1].read_text())
     assert len(found) > 8
     for module, name, value in found:
         assert getattr(import_module(f"revocation.{module}"), name) == int(value.replace(",", "")), name

@@ -10,11 +10,11 @@ from revocation.errors import InvalidField
 from revocation.model import Operation, request_digest
 from revocation.roles import Caller
 from revocation.rpc import stream, wire
-from revocation.session_base import Grant, Owner
-from revocation.session_lists import PAGE, Shown
-from revocation.session_policy import SessionSettings
-from revocation.session_service import Opening
-from revocation.sessions import NO_END_MS, Device
+from revocation.session.desk import Grant, Owner
+from revocation.session.lists import PAGE, Shown
+from revocation.session.machine import NO_END_MS, Device
+from revocation.session.policy import SessionSettings
+from revocation.session.service import Opening
 from revocation_api.v1 import session_pb2 as pb
 
 _MOST_SECONDS = 0xFFFFFFFE

@@ -1,4 +1,4 @@
-"""SessionService: parses, asks `session_service.py`, answers."""
+"""SessionService: parses, asks `session/service.py`, answers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What the service asks of a store about sessions. The store knows sealed records and names, never whose they are (I7).
 
-A step of a session is decided outside (`revocation/sessions.py`) on what a look has seen; the store commits it only if
-all of that still holds, and says `Turned` what did not.
+A step of a session is decided outside (`revocation/session/machine.py`) on what a look has seen; the store commits it
+only if all of that still holds, and says `Turned` what did not.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revocation.refresh import (
+from revocation.session.refresh import (
     HIGHEST_GENERATION,
     LONGEST,
     Claim,

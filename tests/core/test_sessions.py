@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from revocation.sessions import (
+from revocation.session.machine import (
     NO_END_MS,
     TOUCH_MS,
     Commit,

@@ -8,11 +8,11 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from revocation import refresh
 from revocation.errors import InvalidField
 from revocation.roles import Caller
 from revocation.rpc import session_wire, stream, wire
 from revocation.rpc.errors import code_of, trailers
+from revocation.session import refresh
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_api.v1 import session_pb2
 from tests.fuzz.messages import a_message

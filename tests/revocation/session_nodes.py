@@ -16,10 +16,10 @@ from revocation.config import Config, load
 from revocation.keyring import Keyring
 from revocation.model import Operation, Target, request_digest
 from revocation.node import Node
-from revocation.session_base import Grant, Owner
-from revocation.session_lists import Shown
-from revocation.session_service import Opening
-from revocation.sessions import Device
+from revocation.session.desk import Grant, Owner
+from revocation.session.lists import Shown
+from revocation.session.machine import Device
+from revocation.session.service import Opening
 from revocation.store.redis import RedisStore
 from revocation.telemetry import Metrics
 from revocation_sdk._judge import Facts, Revoked, judge

@@ -11,7 +11,7 @@ import pytest
 from revocation.commit import Committer
 from revocation.errors import OutcomeUnknown, Overloaded, Unavailable
 from revocation.replica import Fenced, NotReady
-from revocation.session_gate import Turnstile
+from revocation.session.gate import Turnstile
 from revocation.store import Closed, Committed, Denials, Durability, Op, OpResult, OpState, Standing
 
 OP = Op("default", "0" * 32, "0" * 32, (Denials(1, 1, bytes(12)),))

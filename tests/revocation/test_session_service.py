@@ -12,10 +12,10 @@ import pytest
 
 from revocation.errors import InvalidField, Overloaded, ServiceError, SessionOver
 from revocation.model import Target
-from revocation.refresh import make_sid, make_token
-from revocation.session_base import Grant
-from revocation.session_policy import SessionSettings, of_realm
-from revocation.sessions import TOUCH_MS, Device
+from revocation.session.desk import Grant
+from revocation.session.machine import TOUCH_MS, Device
+from revocation.session.policy import SessionSettings, of_realm
+from revocation.session.refresh import make_sid, make_token
 from revocation_sdk._lattice import Kind, parse_groups
 from tests.revocation.session_nodes import ISSUER, Caller, Nodes, new_op_id, running
 
@@ -94,7 +94,7 @@ async def test_the_grandparent_is_theft_inside_the_window(nodes: Nodes) -> None:
 async def test_theft_is_told_with_fingerprints_only(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[tuple[str, dict[str, Any]]] = []
     monkeypatch.setattr(
-        "revocation.session_base.audit",
+        "revocation.session.desk.audit",
         type("Audit", (), {
             level: staticmethod(lambda event, **facts: lines.append((event, facts)))
             for level in ("debug", "info", "warning")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from revocation.errors import Overloaded, SessionOver
-from revocation.session_base import Grant
+from revocation.session.desk import Grant
 from revocation_sdk._lattice import Kind
 from tests.revocation.session_nodes import Caller, Nodes, running
 

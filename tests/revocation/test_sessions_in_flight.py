@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from revocation.errors import ServiceError, SessionOver
-from revocation.session_base import Grant
-from revocation.sessions import TOUCH_MS
+from revocation.session.desk import Grant
+from revocation.session.machine import TOUCH_MS
 from revocation_sdk._lattice import Kind
 from tests.revocation.session_nodes import Caller, Nodes, running
 

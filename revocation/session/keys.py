@@ -18,8 +18,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from revocation.keyring import Keyring
-from revocation.refresh import make_sid
-from revocation.sessions import Device, Policy, Session
+from revocation.session.machine import Device, Policy, Session
+from revocation.session.refresh import make_sid
 from revocation.store.sessions import STAMP_BYTES, Sealed, record_name
 from revocation_sdk._lattice import Kind, RealmKey, fingerprint_input
 

@@ -7,11 +7,11 @@ import binascii
 from dataclasses import dataclass
 
 from revocation.errors import InvalidField
-from revocation.refresh import partition_of as partition_of_sid
-from revocation.session_base import Owner, Place, SessionDesk, over
-from revocation.session_gate import Call, until
-from revocation.session_keys import HANDLE_BYTES, Name, handle_text
-from revocation.sessions import End, Look, Session
+from revocation.session.desk import Owner, Place, SessionDesk, over
+from revocation.session.gate import Call, until
+from revocation.session.keys import HANDLE_BYTES, Name, handle_text
+from revocation.session.machine import End, Look, Session
+from revocation.session.refresh import partition_of as partition_of_sid
 from revocation.store.sessions import Entry, Seen
 from revocation.store.sessions import Look as StoreLook
 

@@ -13,8 +13,8 @@ from revocation.errors import InvalidField, Overloaded
 from revocation.realms import RealmSettings
 from revocation.replica import NotReady, Replica
 from revocation.roles import Caller
-from revocation.session_keys import SessionKeys
-from revocation.sessions import Policy
+from revocation.session.keys import SessionKeys
+from revocation.session.machine import Policy
 from revocation.store import Closed, StoreUnavailable
 from revocation.store.sessions import ClientSettings, SessionStore
 from revocation_sdk._audit import Action, AuditPoint, AuditRecord

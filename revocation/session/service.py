@@ -1,4 +1,4 @@
-"""Sessions: what the service does, free of gRPC and of Redis. Ending is in `session_ends.py`.
+"""Sessions: what the service does, free of gRPC and of Redis. Ending is in `ends.py`.
 
 Every use case is the same loop: look, decide, step; once more if what it was decided on has changed. A look is a
 barrier, and the step is refused if the log meanwhile brought a cutoff that matters: so a refresh in flight never
@@ -15,15 +15,15 @@ from revocation.audit import by
 from revocation.errors import InvalidField, Overloaded
 from revocation.impact import SessionCounts
 from revocation.model import Operation
-from revocation.refresh import Claim, RefreshInvalid, belongs, parse
 from revocation.roles import NOBODY, Caller
-from revocation.session_base import Found, Grant, Place, audit, over
-from revocation.session_ends import SessionEnds
-from revocation.session_gate import Call, until
-from revocation.session_keys import handle_text
-from revocation.session_lists import Shown
-from revocation.session_policy import MOST_SESSIONS, SessionSettings
-from revocation.sessions import Commit, Device, End, Look, Open, Refresh, Touch, Write, decide
+from revocation.session.desk import Found, Grant, Place, audit, over
+from revocation.session.ends import SessionEnds
+from revocation.session.gate import Call, until
+from revocation.session.keys import handle_text
+from revocation.session.lists import Shown
+from revocation.session.machine import Commit, Device, End, Look, Open, Refresh, Touch, Write, decide
+from revocation.session.policy import MOST_SESSIONS, SessionSettings
+from revocation.session.refresh import Claim, RefreshInvalid, belongs, parse
 from revocation.store.sessions import Again, Count, Finish, Limits, Put, Seen, Step, Stepped, Turned
 from revocation.store.sessions import Look as StoreLook
 from revocation_sdk._audit import Action, points_text

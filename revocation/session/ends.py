@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 from revocation.errors import InvalidField
 from revocation.model import Operation, Receipt, Target
-from revocation.refresh import partition_of as partition_of_sid
-from revocation.session_base import Found, Grant, Owner, Place, over
-from revocation.session_gate import Call, until
-from revocation.session_lists import SessionLists
-from revocation.sessions import Commit, End, Keep, last_token_s
+from revocation.session.desk import Found, Grant, Owner, Place, over
+from revocation.session.gate import Call, until
+from revocation.session.lists import SessionLists
+from revocation.session.machine import Commit, End, Keep, last_token_s
+from revocation.session.refresh import partition_of as partition_of_sid
 from revocation.store.sessions import Again, Entry, Look, Seen, Step, Stepped, SubjectCutoff, Turned
 from revocation_sdk._audit import Action
 from revocation_sdk._lattice import CUTOFF, DENIAL, Group, Kind, join_groups

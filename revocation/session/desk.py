@@ -12,14 +12,11 @@ import structlog
 from revocation.audit import Auditor
 from revocation.barrier import Barrier
 from revocation.errors import InvalidField, SessionOver
-from revocation.refresh import make_token
-from revocation.refresh import partition_of as partition_of_sid
 from revocation.replica import NotReady, Replica
 from revocation.service import Realm, Revocations
-from revocation.session_gate import SessionGate, Turnstile
-from revocation.session_keys import Name, NotOurs, SessionKeys, handle_text
-from revocation.session_policy import ClientPolicies, SessionSettings, of_realm, wait_usable
-from revocation.sessions import (
+from revocation.session.gate import SessionGate, Turnstile
+from revocation.session.keys import Name, NotOurs, SessionKeys, handle_text
+from revocation.session.machine import (
     Command,
     Commit,
     End,
@@ -31,6 +28,9 @@ from revocation.sessions import (
     last_token_s,
     token_expiry_s,
 )
+from revocation.session.policy import ClientPolicies, SessionSettings, of_realm, wait_usable
+from revocation.session.refresh import make_token
+from revocation.session.refresh import partition_of as partition_of_sid
 from revocation.store import Durability
 from revocation.store.rails import DeskStore
 from revocation.store.sessions import Entry, Finish, Look, Put, Sealed, Seen, Stepped

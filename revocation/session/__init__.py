@@ -1,0 +1,10 @@
+"""Sessions: what may happen to one (`machine`, pure), what a refresh token is (`refresh`, pure), and the use cases.
+
+machine   (session, command, now) -> commit or refusal: rotation, grace, reuse, timeouts
+refresh   the form of refresh tokens and session ids, and their MACs
+keys      what is derived for sessions from the master secret
+policy    settings of realms and clients
+gate      one round trip to the store at a time, behind the barriers that a decision needs
+desk      what all use cases share: finding, sealing, granting
+lists, ends, service    the use cases: look; end; open, refresh, touch
+"""
