@@ -445,7 +445,11 @@ class Replica:
     async def _read_forever(self) -> None:
         while True:
             try:
+                tail = self._tail_told()
                 entries = await self._store.read_log(self.index, self.partition.seq, READ_COUNT, READ_BLOCK_MS)
+                if not entries and self.partition.seq < tail:
+                    # D7 without a next record that would show the gap: all that we lack has been trimmed.
+                    raise Diverged("trimmed")
                 self._apply(entries)
             except StoreUnavailable:
                 self.doubt()
@@ -461,6 +465,11 @@ class Replica:
                 log.exception("log_reader_failed", partition=self.index)
                 self._load_again()
                 return
+
+    def _tail_told(self) -> int:
+        """Up to where the log of our history is known to reach."""
+        told = self.registry
+        return told.seq if told.closed is None and told.log_id == self.partition.log_id else 0
 
     def _load_again(self) -> None:
         self._reload = True

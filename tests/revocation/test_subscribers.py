@@ -25,6 +25,8 @@ class World:
 
     def register(self, *_: Any) -> None: ...
 
+    def listen(self, *_: Any) -> None: ...
+
     async def put_note(self, _kind: str, _replica: str, note: dict[str, float] | None) -> None:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)

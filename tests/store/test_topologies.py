@@ -141,7 +141,7 @@ async def test_partitions_spread_over_a_cluster_and_survive_a_failover(servers: 
         assert [entry.seq for entry in await world.store.read_log(actor.partition, 0, 10, 0)] == [1, 2, 3]
         assert opened(await actor.barrier()).seq == 3
         # WAIT counts on the connection that wrote, on its node: only the first one's has a replica.
-        durability = Durability(replicas=1, timeout_ms=500)
+        durability = Durability(replicas=1, timeout_ms=3_000)
         copies = int(nodes[node_of(nodes, actor.partition)] is victim)
         assert opened(await actor.barrier(durability)).copies == copies
         assert (await actor.commit(operation(9, subjects(8)), durability=durability)).copies == copies
