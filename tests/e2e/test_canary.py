@@ -72,7 +72,7 @@ def test_it_can_be_switched_off(installation: Installation) -> None:
 
 def test_what_dashboards_ask_for_is_exported_by_a_running_service(installation: Installation) -> None:
     """With values, for what happens in any service; names alone are held by tests/test_monitoring.py."""
-    (replica,) = installation.add_replicas(1, installation.store(aof=False).url)
+    (replica,) = installation.add_replicas(1, installation.store(aof=False).url, canary_s=0.5)
     client = installation.client()
     client.wait_until_fresh(30)
     client.revoke_tokens([("t", time.time() + 60)])
