@@ -21,6 +21,7 @@ from revocation import healing
 from revocation.clock import Clock, system_clock
 from revocation.membership import Step, Timing, may_vouch, next_step, strikes, waiting_for
 from revocation.partition import Applied, Diverged, Partition
+from revocation.retention import Retention
 from revocation.store import (
     HOLD_MS,
     LOADING,
@@ -39,7 +40,6 @@ log = structlog.get_logger("revocation.replica")
 READ_COUNT = 512
 READ_BLOCK_MS = 1_000
 _RETRY_S = 0.1
-_CHECKPOINT_MS = 1_000
 _CATCH_UP_S = 1.0
 
 
@@ -107,7 +107,7 @@ class Replica:
         self._reader: asyncio.Task[None] | None = None
         self._kick = asyncio.Event()
         self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._checkpoints: deque[tuple[int, int]] = deque()
+        self._retention = Retention(options.log_retention_s, options.longest_log)
         self._usable = asyncio.Event()
         self._store_offset = 0.0
         self._saw_past = False
@@ -203,7 +203,7 @@ class Replica:
             self._options.member,
             self.clock.wall_ms(),
             self._read_version,
-            self._trim_below(),
+            self._retention.trim_below(self.store_ms(), self.partition.seq),
             applied=self._held,
         )
         if registry.now_ms:
@@ -341,7 +341,7 @@ class Replica:
         self._incarnation, self._read_version, self._reload, self._forked = incarnation, 0, False, False
         self._known |= set(registry.members)
         self._on_applied(self.index, plan.adopt())
-        self._checkpoints = deque(point for point in self._checkpoints if point[1] <= self.partition.seq)
+        self._retention.back_to(self.partition.seq)
         self.healing = False
         try:
             if first:
@@ -490,18 +490,9 @@ class Replica:
                 self._note(entries[len(applied) - 1])
 
     def _note(self, last: LogEntry) -> None:
-        if not self._checkpoints or last.at_ms - self._checkpoints[-1][0] >= _CHECKPOINT_MS:
-            self._checkpoints.append((last.at_ms, last.seq))
+        self._retention.note(last.at_ms, last.seq)
         still = deque(waiter for waiter in self._waiters if waiter[0] > self.partition.seq)
         for seq, future in self._waiters:
             if seq <= self.partition.seq and not future.done():
                 future.set_result(None)
         self._waiters = still
-
-    def _trim_below(self) -> int:
-        oldest = self.store_ms() - int(self._options.log_retention_s * 1000)
-        below = 0
-        while self._checkpoints and self._checkpoints[0][0] < oldest:
-            below = self._checkpoints.popleft()[1]
-        # By age, and by count long before the hard cap; the store keeps what another member has not read yet.
-        return max(below, self.partition.seq - self._options.longest_log // 2)
