@@ -38,8 +38,12 @@ demo: $(READY) ## see a token being revoked, on this machine, with nothing else 
 example: $(READY) ## the example web application, at http://localhost:8000
 	@$(BIN)/python -m examples.webapp
 
-test: $(READY) ## all tests: the main part on two processes, then the end-to-end ones
-	@main=0; $(BIN)/pytest -n 2 -m 'not e2e and not browser and not proxy and not chart and not image' || main=$$?; $(BIN)/pytest -m e2e && exit $$main
+test: $(READY) ## all tests on two processes, the end-to-end ones last, and those that compare times by themselves
+	@failed=0; \
+	$(BIN)/pytest -n 2 -m 'not e2e and not browser and not proxy and not chart and not image' || failed=1; \
+	$(BIN)/pytest -n 2 --dist loadfile -m 'e2e and not alone' || failed=1; \
+	$(BIN)/pytest -m alone || failed=1; \
+	exit $$failed
 
 store: ## see that there is a store server with TLS (Debian's redis-server, installed if need be), for the tests that need one
 	@command -v redis-server >/dev/null || command -v valkey-server >/dev/null || \

@@ -88,6 +88,16 @@ def test_accounts_are_logged_out(installation: Installation, block: str) -> None
     installation.accepted_everywhere(issuer.login("alice").access_token)
 
 
+def test_who_did_it(installation: Installation) -> None:
+    replica = installation.add_embedded()
+    client = installation.client()
+    client.wait_until_fresh(30)
+    client.revoke_subject("alice", reason="a test")
+    shown = run("audit", replica)
+    assert "alice" in shown
+    assert "a test" in shown
+
+
 def test_the_store_is_gone(installation: Installation) -> None:
     """It comes back with an empty disk while the service lives: everything revoked stays revoked."""
     store = installation.store()
