@@ -6,6 +6,7 @@ ephemeral range, so that a server finds its port free again when it comes back.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -30,7 +31,10 @@ from redis.retry import Retry
 
 READY_S = 20.0
 T = TypeVar("T")
-_PORTS = range(10_000, 20_000)  # the bus of a cluster node is at port + 10,000
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+# The bus of a cluster node is at port + 10,000. Each process of a test run has ports of its own, and gives none out
+# twice in a short time: what is killed and started again must find its port free.
+_PORTS = itertools.cycle(random.sample(range(10_000 + _WORKER % 4 * 2_500, 12_500 + _WORKER % 4 * 2_500), 2_500))
 # The parent may be gone before prctl; a thread that starts a server may end before the test, so the main thread waits.
 _DIE_WITH_PARENT = (
     "import ctypes,os,sys\n"
@@ -92,8 +96,7 @@ def until(look: Callable[[], T], what: str, timeout: float = READY_S) -> T:
 
 
 def free_port() -> int:
-    while True:
-        port = random.choice(_PORTS)
+    for port in _PORTS:
         try:
             for candidate in (port, port + 10_000):
                 with socket.socket() as probe:
@@ -101,6 +104,7 @@ def free_port() -> int:
         except OSError:
             continue
         return port
+    raise AssertionError("a cycle has no end")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from tests.e2e.installation import Installation
 
 
 @pytest.fixture
-def installation(tmp_path: Path) -> Iterator[Installation]:
-    with Installation(tmp_path / "installation") as made:
+def installation() -> Iterator[Installation]:
+    # Not pytest's own folder, whose name is too long for a socket in it.
+    with TemporaryDirectory(prefix="rv-", ignore_cleanup_errors=True) as folder, Installation(Path(folder)) as made:
         yield made
 
 
