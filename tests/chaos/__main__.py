@@ -197,7 +197,9 @@ class Run:
         verifier.ask(60, do="settle")
         begun: dict[str, Any] = verifier.ask(60, do="state")
         goal = begun["decisions"] + 2 * len(self.work.all)
-        until(lambda: verifier.ask(60, do="state")["decisions"] >= goal, "all was judged once more", 60)
+        # Half an hour of load is some ten thousand tokens, for several verifiers that share two cores.
+        patience_s = 60 + 0.02 * len(self.work.all)
+        until(lambda: verifier.ask(60, do="state")["decisions"] >= goal, "all was judged once more", patience_s)
 
     def excuse(self, lost: list[str]) -> tuple[list[str], list[str]]:
         """guarantees.md: `memory` loses a commit if the store loses it and the acknowledging replica dies, at once."""
