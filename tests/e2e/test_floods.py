@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 import grpc
@@ -35,6 +36,11 @@ SLACK_KB = 6_144
 """What a heap may grow by without a reason: arenas, buffers of sockets."""
 
 SOON = int(time.time()) + 3_600
+
+
+def grown(memory: list[int]) -> int:
+    """By how much in the calmest round but the first: a leak grows in every one, buffers and an allocator in some."""
+    return min(after - before for before, after in pairwise(memory[1:]))
 
 
 def herd(installation: Installation, address: str, count: int, *, fresh: bool = False) -> Answering:
@@ -90,7 +96,7 @@ def test_a_herd_of_newcomers_shares_snapshots_and_takes_no_memory(installation: 
         fill(service, 120_000)
     process = herd(installation, replica.address, 160, fresh=True)
     memory = []
-    for _ in range(3):
+    for _ in range(4):
         came = process.ask(300, do="come")
         assert came["snapshot"] == 160, came
         memory.append(replica.memory_kb())
@@ -212,10 +218,10 @@ def test_a_message_that_is_too_large_is_refused_before_it_is_read(installation: 
     (replica,) = installation.add_replicas(1, installation.store(aof=False).url)
     with stub(replica.address) as service:
         memory = []
-        for _ in range(3):  # the first warms up
+        for _ in range(5):  # the first warms up
             for _ in range(20):
                 answer = call(service.Revoke, a_revocation(reason="x" * (5 << 20)), timeout=30)
                 assert answer.code == "RESOURCE_EXHAUSTED", answer
             memory.append(replica.memory_kb())
-        assert memory[2] - memory[1] < SLACK_KB, memory
+        assert grown(memory) < SLACK_KB, memory
         assert call(service.Revoke, a_revocation()).code == "OK"
