@@ -156,8 +156,8 @@ class Server:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
-    def start(self) -> Server:
-        """Starts it, on the same port and in the same folder as before, and waits until it answers."""
+    def start(self, *, wait: bool = True) -> Server:
+        """Starts it, on the same port and in the same folder as before, and waits until it answers, if it should."""
         assert not self.running, "the server runs already"
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "server.conf"
@@ -178,7 +178,8 @@ class Server:
                 stdout=log, stderr=log, cwd=self.folder,
             )  # fmt: skip
         try:
-            self.wait_ready()
+            if wait:
+                self.wait_ready()
         except BaseException:
             self.kill()
             raise

@@ -126,7 +126,7 @@ def _start(node: Node) -> None:
 
 def _start_server(server: Server) -> None:
     if not server.running:
-        server.start()
+        server.start(wait=False)  # another fault may cut it off just now
 
 
 def sentinel_killed(cluster: Cluster, chance: random.Random) -> Fault:
