@@ -162,6 +162,7 @@ def _sessions(made: Planted, client: RevocationClient, issuer: TokenIssuer, veri
     made.hide_token("third refresh token", third.refresh_token)
     made.failed("a refresh token used again", lambda: issuer.refresh(first))
     made.failed("a session that has ended", lambda: issuer.refresh(third.refresh_token))
+    until(lambda: _refuses(verifier, token), "the end of the session, which only the stream brings")
     made.failed("a token of an ended session", lambda: verifier.verify(token))
     made.failed("a forged refresh token", lambda: issuer.refresh(first[:-4] + "AAAA"))
     other = issuer.login(sub, client_id=app, device=device)
@@ -170,6 +171,14 @@ def _sessions(made: Planted, client: RevocationClient, issuer: TokenIssuer, veri
     issuer.logout_others(sub, keep=other.session_id)
     made.failed("no such session", lambda: client.get_session(made.hide("sid 2", planted("sid"))))
     return other.access_token
+
+
+def _refuses(verifier: Verifier, token: str) -> bool:
+    try:
+        verifier.verify(token)
+    except RevocationError:
+        return True
+    return False
 
 
 def _revocations(made: Planted, client: RevocationClient, verifier: Verifier, token: str) -> None:
