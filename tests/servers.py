@@ -6,6 +6,7 @@ ephemeral range, so that a server finds its port free again when it comes back.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
@@ -105,6 +106,15 @@ def free_port() -> int:
             continue
         return port
     raise AssertionError("a cycle has no end")
+
+
+def resident_kb(pid: int) -> int:
+    """What a process has in memory; 0 if it has ended."""
+    with contextlib.suppress(FileNotFoundError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1])
+    return 0
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from revocation_sdk import RevocationClient
 from tests.chaos.cluster import MAX_STALENESS_S, PING_S, Cluster
@@ -139,13 +138,13 @@ class Run:
 
     def judge(self) -> tuple[dict[str, list[str]], int, int]:
         """Violations by invariant, how many were excused, and the number of decisions."""
-        newcomer = self.cluster.add_verifier("thread")
-        newcomer.ask(60, do="sample", tokens={wanted.name: wanted.token for wanted in self.work.all})
+        tokens, patience_s = {wanted.name: wanted.token for wanted in self.work.all}, self.patience_s
+        self.cluster.add_verifier("thread")
         found, decisions = Findings(), 0
         for verifier in self.cluster.verifiers:
-            verifier.ask(60, do="sample", tokens={wanted.name: wanted.token for wanted in self.work.all})
+            verifier.ask(patience_s, do="sample", tokens=tokens)
             self.settle(verifier)
-            report = verifier.ask(60, do="report")
+            report = verifier.ask(patience_s, do="report")
             decisions += report["decisions"]
             one = judge(self.work.all, verifier, report, whole=True)
             found.stale += one.stale
@@ -193,13 +192,19 @@ class Run:
         (folder / "record.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
 
     def settle(self, verifier: Verifier) -> None:
-        verifier.wait_fresh(60)
-        verifier.ask(60, do="settle")
-        begun: dict[str, Any] = verifier.ask(60, do="state")
-        goal = begun["decisions"] + 2 * len(self.work.all)
-        # Half an hour of load is some ten thousand tokens, for several verifiers that share two cores.
-        patience_s = 60 + 0.02 * len(self.work.all)
-        until(lambda: verifier.ask(60, do="state")["decisions"] >= goal, "all was judged once more", patience_s)
+        patience_s = self.patience_s
+        verifier.wait_fresh(patience_s)
+        asked: int = verifier.ask(patience_s, do="settle")["asked"]
+
+        def done() -> bool:
+            return bool(verifier.ask(patience_s, do="state")["all_judged"] >= asked)
+
+        until(done, "all was judged once more", patience_s)
+
+    @property
+    def patience_s(self) -> float:
+        """For a look at everything: half an hour of load is tens of thousands of tokens."""
+        return 60 + 0.02 * len(self.work.all)
 
     def excuse(self, lost: list[str]) -> tuple[list[str], list[str]]:
         """guarantees.md: `memory` loses a commit if the store loses it and the acknowledging replica dies, at once."""

@@ -6,9 +6,12 @@ proxy's port as its own. So is every service, by the verifiers.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
+
+import redis
 
 from revocation.keyring import new_secret
 from tests.chaos.network import Network, NoNamespaces
@@ -16,7 +19,7 @@ from tests.chaos.proxy import Proxy
 from tests.e2e.installation import Installation, Replica, Verifier
 from tests.e2e.processes import until
 from tests.e2e.tokens import Signer
-from tests.servers import HERE, Place, Server
+from tests.servers import HERE, Place, Server, resident_kb
 
 PING_S = 0.5
 MAX_STALENESS_S = 2.0
@@ -114,7 +117,7 @@ class Cluster:
 
         def look() -> Node | None:
             for sentinel in self.sentinels:
-                if sentinel.running:
+                with suppress(redis.RedisError):  # one that has been started again may not listen yet
                     reply = sentinel.call("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main")
                     found = [node for node in self.nodes if reply and node.proxy.port == int(reply[1])]
                     if found and found[0].server.running:
@@ -130,7 +133,7 @@ class Cluster:
         found = {process.name: process.memory_kb() for process in self.installation.processes if process.running}
         for node in self.nodes:
             if node.server.running:
-                found[node.name] = int(node.server.info("memory")["used_memory_rss"]) // 1024
+                found[node.name] = resident_kb(node.server.pid)
         return found
 
     def close(self) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tests.e2e.releases import Release
+from tests.servers import resident_kb
 
 T = TypeVar("T")
 
@@ -151,10 +152,7 @@ class Process:
 
     def memory_kb(self) -> int:
         """Its resident memory."""
-        for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():
-            if line.startswith("VmRSS:"):
-                return int(line.split()[1])
-        return 0
+        return resident_kb(self.pid)
 
 
 class Answering(Process):

@@ -16,6 +16,7 @@ import resource
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -31,11 +32,13 @@ from revocation_sdk import (
 )
 
 _PAUSE_S = 0.05
-_SETTLED_SHARE = 0.02
+_SETTLED_SHARE, _SETTLED_MOST = 0.02, 100
+_UNSETTLED_S = 180.0
+"""Whoever wants a token revoked gives up before that."""
 
 
 class Sampler(threading.Thread):
-    """Judges tokens for ever. Those refused long since are looked at now and then."""
+    """Judges tokens for ever. Those that were refused, and the old ones, are looked at now and then."""
 
     def __init__(self, verifier: Verifier, replica: Callable[[], str]) -> None:
         super().__init__(daemon=True)
@@ -50,25 +53,41 @@ class Sampler(threading.Thread):
         self.pause_s = _PAUSE_S
         self._verifier = verifier
         self._tokens: dict[str, str] = {}
+        self._settles_at: dict[str, float] = {}
+        self._added: deque[str] = deque()
         self._active: list[str] = []
         self._settled: list[str] = []
+        self._all_asked = 0
+        self.all_judged = 0
+        """Up to which call of `settle` all tokens have been judged once more."""
 
     def add(self, tokens: dict[str, str]) -> None:
-        self._tokens.update(tokens)
-        self._active = [*self._active, *tokens]
+        self._settles_at |= dict.fromkeys(tokens, time.monotonic() + _UNSETTLED_S)
+        self._tokens |= tokens
+        self._added.extend(tokens)
 
     def run(self) -> None:
         while True:
-            active = self._active
-            few = random.sample(self._settled, int(len(self._settled) * _SETTLED_SHARE))
-            done = [name for name in active if self._judge(name)]
-            for name in few:
-                self._judge(name)
-            if done:
-                gone = set(done)
-                self._settled += done
-                self._active = [name for name in self._active if name not in gone]
+            asked, unknown = self._all_asked, self.unknown
+            self._turn(everything=asked > self.all_judged)
+            if unknown == self.unknown:
+                self.all_judged = asked
             time.sleep(self.pause_s)
+
+    def _turn(self, *, everything: bool) -> None:
+        while self._added:
+            self._active.append(self._added.popleft())
+        if everything:
+            self._active, self._settled = list(self._tokens), []
+        # Bounded, or a long run would be about nothing else in the end.
+        few = random.sample(self._settled, min(int(len(self._settled) * _SETTLED_SHARE), _SETTLED_MOST))
+        now = time.monotonic()
+        done = {name for name in self._active if self._judge(name) or self._settles_at[name] < now}
+        for name in few:
+            self._judge(name)
+        if done:
+            self._settled += done
+            self._active = [name for name in self._active if name not in done]
 
     def _judge(self, name: str) -> bool:
         # Read before: if the process is stopped in between, the decision counts as older than it is, never as newer.
@@ -90,10 +109,10 @@ class Sampler(threading.Thread):
             self.accepted_how[name] = f"{verified.freshness.age_s:.2f} s old, of {self._replica()}"
         return False
 
-    def settle(self) -> None:
-        """Judges every token once more, whatever was said before."""
-        self._active = list(self._tokens)
-        self._settled = []
+    def settle(self) -> int:
+        """Has every token judged once more, whatever was said before; that is done when `all_judged` is as high."""
+        self._all_asked += 1
+        return self._all_asked
 
 
 class Asked:
@@ -123,8 +142,7 @@ class Asked:
         return {}
 
     def settle(self) -> dict[str, Any]:
-        self._sampler.settle()
-        return {}
+        return {"asked": self._sampler.settle()}
 
     def report(self) -> dict[str, Any]:
         sampler = self._sampler
@@ -144,6 +162,7 @@ class Asked:
             "entries": len(follower.view),
             "allowed": self._verifier.allowed_stale,
             "decisions": self._sampler.decisions,
+            "all_judged": self._sampler.all_judged,
             "unknown": self._sampler.unknown,
             "fresh_at": self._sampler.fresh_at,
             "now": time.monotonic(),
