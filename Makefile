@@ -85,7 +85,8 @@ check: $(READY) $(TOOLS) ## lint, format, types, import rules, generated code, s
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/test_generated.py tests/test_repository.py
 	bash -n .ci/run proto/generate.sh image/*.sh
-	.venv-tools/bin/deptry --no-ansi revocation sdk
+	@# which module belongs to which package, it learns from those that are installed
+	PYTHONPATH=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') .venv-tools/bin/deptry --no-ansi revocation sdk
 	.venv-tools/bin/python constraints/audit.py
 
 audit: $(TOOLS) ## ask for known vulnerabilities of every pinned package
