@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from bench.measure import Spread, once
-from revocation.partition import Partition, chain
+from revocation.replication.partition import Partition, chain
 from revocation.rpc import stream
 from revocation.store import ZERO, LogEntry
 from revocation_api.v1 import revocation_pb2 as pb

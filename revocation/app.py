@@ -24,7 +24,7 @@ from revocation.http import OpsServer, Readiness
 from revocation.http_tls import HttpTls
 from revocation.keyring import Keyring, SecretInvalid, new_secret, secret_of_directory
 from revocation.node import Node
-from revocation.replica import Superseded
+from revocation.replication.replica import Superseded
 from revocation.roles import RolesInvalid
 from revocation.rpc.server import Server, listening
 from revocation.store import StoreRefused, StoreUnavailable

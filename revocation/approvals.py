@@ -13,7 +13,7 @@ from revocation.audit import Auditor
 from revocation.errors import Guarded, Unavailable
 from revocation.limits import APPROVAL_S
 from revocation.model import Operation, Target, request_digest
-from revocation.replica import Replica
+from revocation.replication.replica import Replica
 from revocation.roles import Caller
 from revocation.session.gate import Call, until
 from revocation.store import Closed

@@ -18,7 +18,7 @@ import structlog
 from revocation.audit import Auditor
 from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, ServiceError, Unavailable
 from revocation.fair import FairQueue
-from revocation.replica import Fenced, NotReady, Replica
+from revocation.replication.replica import Fenced, NotReady, Replica
 from revocation.store import (
     NO_AUDIT,
     Closed,

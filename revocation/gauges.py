@@ -9,7 +9,7 @@ from itertools import chain
 from revocation.hub import RealmHub
 from revocation.landing import lag
 from revocation.node import Node
-from revocation.replica import Replica
+from revocation.replication.replica import Replica
 from revocation.telemetry import Sample
 
 

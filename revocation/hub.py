@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from revocation.barrier import Barrier
-from revocation.history import RealmHistory, Resume, Step
 from revocation.landing import Roster, Verifier
 from revocation.limits import CHANGES_BYTES, QUEUE_BYTES, SNAPSHOTS_AT_ONCE
-from revocation.partition import Applied, Partition
-from revocation.replica import NotReady
+from revocation.replication.barrier import Barrier
+from revocation.replication.history import RealmHistory, Resume, Step
+from revocation.replication.partition import Applied, Partition
+from revocation.replication.replica import NotReady
 from revocation.rpc import stream
 from revocation.store import StoreUnavailable
 from revocation_sdk._lattice import count_rows

@@ -10,7 +10,6 @@ from revocation.approvals import Approvals
 from revocation.asks import Asks, Sealer
 from revocation.audit import INSTALLATION
 from revocation.audit_desk import AuditDesk
-from revocation.barrier import Barrier
 from revocation.canary import Canary
 from revocation.commit import Committer
 from revocation.config import Ack, Config
@@ -18,11 +17,12 @@ from revocation.hub import Hub
 from revocation.keyring import Keyring
 from revocation.limits import SILENCE_S
 from revocation.measured import measured
-from revocation.membership import Timing
-from revocation.partition import Applied
 from revocation.quotas import Quotas
 from revocation.rails import Rails
-from revocation.replica import Replica, ReplicaOptions
+from revocation.replication.barrier import Barrier
+from revocation.replication.membership import Timing
+from revocation.replication.partition import Applied
+from revocation.replication.replica import Replica, ReplicaOptions
 from revocation.roles import NOBODY, Caller
 from revocation.service import Realm, Revocations
 from revocation.session.keys import SessionKeys

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from revocation.audit import Auditor
-from revocation.barrier import Barrier, Proof
 from revocation.commit import Committer
 from revocation.errors import InvalidField, OutcomeUnknown, ServiceError, Unavailable
 from revocation.limits import FUTURE_OP_ID_MS
 from revocation.model import Operation, Receipt, Target, Tokens, op_id_ms
 from revocation.realms import RealmSettings
-from revocation.replica import NotReady, Replica
+from revocation.replication.barrier import Barrier, Proof
+from revocation.replication.replica import NotReady, Replica
 from revocation.session.refresh import partition_of as partition_of_sid
 from revocation.store import Cutoffs, Denials, Op, OpResult, StoreUnavailable
 from revocation_sdk._audit import AuditPoint, AuditRecord

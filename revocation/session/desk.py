@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import structlog
 
 from revocation.audit import Auditor
-from revocation.barrier import Barrier
 from revocation.errors import InvalidField, SessionOver
-from revocation.replica import NotReady, Replica
+from revocation.replication.barrier import Barrier
+from revocation.replication.replica import NotReady, Replica
 from revocation.service import Realm, Revocations
 from revocation.session.gate import SessionGate, Turnstile
 from revocation.session.keys import Name, NotOurs, SessionKeys, handle_text

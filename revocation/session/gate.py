@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from revocation.audit import Auditor
 from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, Unavailable
-from revocation.replica import Fenced, NotReady, Replica
+from revocation.replication.replica import Fenced, NotReady, Replica
 from revocation.session.policy import wait_usable
 from revocation.store import Closed, Durability, StoreUnavailable
 from revocation.store.hints import FULL

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from revocation.audit import Auditor
 from revocation.errors import InvalidField, Overloaded
 from revocation.realms import RealmSettings
-from revocation.replica import NotReady, Replica
+from revocation.replication.replica import NotReady, Replica
 from revocation.roles import Caller
 from revocation.session.keys import SessionKeys
 from revocation.session.machine import Policy

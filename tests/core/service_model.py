@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from revocation.history import RealmHistory, Resume, Step
+from revocation.replication.history import RealmHistory, Resume, Step
 from revocation_sdk._lattice import CUTOFF, DENIAL, Group, Kind, RealmKey, join_groups
 from revocation_sdk._messages import (
     Changes,

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from unittest import mock
 
-from revocation import history
+from revocation.replication import history
 from revocation_sdk._follower import Follower, Lease, Resync
 from revocation_sdk._lattice import Cutoff, Kind, MalformedRows
 from revocation_sdk._messages import Changes, Goodbye, Message

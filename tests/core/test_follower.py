@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from revocation import history
+from revocation.replication import history
 from revocation_sdk._follower import MAX_PINGS_IN_FLIGHT, Follower, Lease, Resync
 from revocation_sdk._lattice import NEVER, Cutoff, Group, Kind, RealmKey, join_groups
 from revocation_sdk._messages import (

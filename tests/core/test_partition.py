@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from revocation.partition import Partition, chain
+from revocation.replication.partition import Partition, chain
 from revocation.store import ZERO, Heads, LogEntry
 
 REALM, OLD, NEW = "r", "ab" * 16, "cd" * 16

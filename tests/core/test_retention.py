@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revocation.retention import Retention
+from revocation.replication.retention import Retention
 
 steps = st.lists(st.tuples(st.integers(0, 5_000), st.integers(1, 50)), max_size=100)
 

@@ -10,7 +10,7 @@ import pytest
 
 from revocation.commit import Committer
 from revocation.errors import OutcomeUnknown, Overloaded, Unavailable
-from revocation.replica import Fenced, NotReady
+from revocation.replication.replica import Fenced, NotReady
 from revocation.session.gate import Turnstile
 from revocation.store import Closed, Committed, Denials, Durability, Op, OpResult, OpState, Standing
 

@@ -12,8 +12,8 @@ from revocation.gauges import gauges
 from revocation.hub import Hub, Subscriber
 from revocation.landing import Verifier
 from revocation.measured import measured
-from revocation.partition import Partition
-from revocation.replica import Replica, ReplicaOptions
+from revocation.replication.partition import Partition
+from revocation.replication.replica import Replica, ReplicaOptions
 from revocation.store import StoreUnavailable
 from revocation.store.memory import MemoryStore
 from revocation.telemetry import SCRAPED, Metrics

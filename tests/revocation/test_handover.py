@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from revocation.hub import RealmHub, Subscriber
-from revocation.partition import Applied, Partition
+from revocation.replication.partition import Applied, Partition
 from revocation.rpc import stream
 from revocation.store import Heads
 from revocation_api.v1 import revocation_pb2 as pb

@@ -10,9 +10,9 @@ import time
 import pytest
 
 from revocation import hub as hub_module
-from revocation.history import RealmHistory
 from revocation.hub import RealmHub, Subscriber
-from revocation.partition import Partition
+from revocation.replication.history import RealmHistory
+from revocation.replication.partition import Partition
 from revocation.rpc import stream
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._lattice import Group, Kind, join_groups

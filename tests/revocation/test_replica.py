@@ -11,10 +11,10 @@ from typing import Any, cast
 
 import pytest
 
-from revocation.barrier import Barrier
-from revocation.membership import Timing
-from revocation.partition import Applied
-from revocation.replica import Replica, ReplicaOptions
+from revocation.replication.barrier import Barrier
+from revocation.replication.membership import Timing
+from revocation.replication.partition import Applied
+from revocation.replication.replica import Replica, ReplicaOptions
 from revocation.store import Closed, Cutoffs, Denials, Durability, LogEntry, Op, StoreUnavailable
 from revocation.store.memory import MemoryStore
 from revocation_sdk._lattice import DENIAL, FIRST_CUTOFF_KIND, Kind

@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from random import Random
 from unittest.mock import patch
 
-from revocation import commit, replica
+from revocation import commit
+from revocation.replication import replica
 from revocation.store import memory, memory_data
 from tests.sim.cluster import swift_replace
 

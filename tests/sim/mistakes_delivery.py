@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from revocation.barrier import Proof
-from revocation.history import RealmHistory, Resume
 from revocation.hub import RealmHub, Subscriber
-from revocation.replica import NotReady
+from revocation.replication.barrier import Proof
+from revocation.replication.history import RealmHistory, Resume
+from revocation.replication.replica import NotReady
 from revocation.rpc import stream
 from revocation.store import Closed
 from revocation_sdk._follower import Follower, Lease, Resync

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from revocation import healing, replica
-from revocation.history import Step
-from revocation.partition import Applied, Partition
+from revocation.replication import healing, replica
+from revocation.replication.history import Step
+from revocation.replication.partition import Applied, Partition
 from revocation.store import Closed, Registry
 from revocation.store.segments import split_all
 

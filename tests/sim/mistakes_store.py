@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from revocation import replica
 from revocation.commit import Committer
-from revocation.history import RealmHistory, Step
+from revocation.replication import replica
+from revocation.replication.history import RealmHistory, Step
 from revocation.store import Closed, Committed, Denials, OpResult, OpState, Registry, Standing
 from revocation.store import memory as memory_store
 from revocation.store.memory import MemoryStore

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
-from revocation import healing
-from revocation.barrier import Barrier
 from revocation.commit import Committer
-from revocation.history import RealmHistory
 from revocation.hub import Hub, RealmHub, Subscriber
-from revocation.replica import Replica
+from revocation.replication import healing
+from revocation.replication.barrier import Barrier
+from revocation.replication.history import RealmHistory
+from revocation.replication.replica import Replica
 from revocation.store.memory import MemoryStore
 from revocation.store.memory_data import Data
 from tests.sim import mistakes_delivery as in_delivery

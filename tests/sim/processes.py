@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from revocation.barrier import Barrier
 from revocation.clock import Clock
 from revocation.commit import Committer
 from revocation.hub import Busy, Hub, Subscriber
-from revocation.partition import Applied
 from revocation.realms import RealmSettings
-from revocation.replica import NotReady, Replica, ReplicaOptions, Superseded
+from revocation.replication.barrier import Barrier
+from revocation.replication.partition import Applied
+from revocation.replication.replica import NotReady, Replica, ReplicaOptions, Superseded
 from revocation.rpc import stream as wire
 from revocation.service import Realm, Revocations
 from revocation.store import Durability, StoreUnavailable

@@ -12,9 +12,9 @@ from random import Random
 from typing import Any
 
 from revocation.errors import ServiceError
-from revocation.membership import Timing
 from revocation.model import Operation, Receipt, Target
-from revocation.replica import ReplicaOptions
+from revocation.replication.membership import Timing
+from revocation.replication.replica import ReplicaOptions
 from revocation_sdk._lattice import Group, Kind, join_groups
 from revocation_sdk._view import View
 from tests.sim.cluster import EPOCH_MS, Cluster, Node

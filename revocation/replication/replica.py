@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from revocation import healing
 from revocation.clock import Clock, system_clock
-from revocation.membership import Step, Timing, may_vouch, next_step, strikes, waiting_for
-from revocation.partition import Applied, Diverged, Partition
-from revocation.retention import Retention
+from revocation.replication import healing
+from revocation.replication.membership import Step, Timing, may_vouch, next_step, strikes, waiting_for
+from revocation.replication.partition import Applied, Diverged, Partition
+from revocation.replication.retention import Retention
 from revocation.store import (
     HOLD_MS,
     LOADING,

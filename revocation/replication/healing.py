@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from revocation.partition import SUFFIX_ENTRIES, Applied, Diverged, Partition, Suffix
+from revocation.replication.partition import SUFFIX_ENTRIES, Applied, Diverged, Partition, Suffix
 from revocation.store import Closed, Heads, LogEntry, Registry, Store
 from revocation.store.segments import group_of
 from revocation_sdk._lattice import CUTOFF, FIRST_CUTOFF_KIND, Group, join_groups, parse_groups, row_size

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
-from revocation.history import RealmHistory, Step
+from revocation.replication.history import RealmHistory, Step
 from revocation.store import ZERO, Heads, LogEntry, Registry, opening_digest
 from revocation_sdk._position import ZERO_DIGEST, Position
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from revocation.replica import Fenced, NotReady, Replica
+from revocation.replication.replica import Fenced, NotReady, Replica
 from revocation.store import Closed, Durability, Store, StoreUnavailable
 
 
