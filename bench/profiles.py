@@ -26,7 +26,7 @@ OWNERS = (
     ("(revocation/replication/history.py", "checking and applying log records"),
     ("(revocation/replication/replica.py", "checking and applying log records"),
     ("(revocation/rpc/stream.py", "encoding messages"),
-    ("(revocation/hub.py", "queues of subscribers"), ("(revocation/rpc/watch.py", "writing to streams"),
+    ("(revocation/fanout/hub.py", "queues of subscribers"), ("(revocation/rpc/watch.py", "writing to streams"),
     ("(revocation/rpc/", "around each call: identity, request id, errors"),
     ("(revocation_sdk/_judge.py", "the verdict"), ("(revocation_sdk/_sight.py", "lease and clocks"),
     ("(revocation_sdk/_follower.py", "lease and clocks"), ("(revocation_sdk/_clock.py", "lease and clocks"),

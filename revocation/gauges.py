@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 
-from revocation.hub import RealmHub
-from revocation.landing import lag
+from revocation.fanout.hub import RealmHub
+from revocation.fanout.landing import lag
 from revocation.node import Node
 from revocation.replication.replica import Replica
 from revocation.telemetry import Sample

@@ -7,13 +7,14 @@ from collections.abc import Awaitable, Callable
 
 from revocation import canary
 from revocation.approvals import Approvals
-from revocation.asks import Asks, Sealer
 from revocation.audit import INSTALLATION
 from revocation.audit_desk import AuditDesk
 from revocation.canary import Canary
 from revocation.commit import Committer
 from revocation.config import Ack, Config
-from revocation.hub import Hub
+from revocation.fanout.asks import Asks, Sealer
+from revocation.fanout.hub import Hub
+from revocation.fanout.subscribers import Subscribers
 from revocation.keyring import Keyring
 from revocation.limits import SILENCE_S
 from revocation.measured import measured
@@ -30,7 +31,6 @@ from revocation.session.service import Sessions
 from revocation.signing import signing_keys
 from revocation.store import Durability, Member
 from revocation.store.rails import FullStore
-from revocation.subscribers import Subscribers
 from revocation.telemetry import Metrics
 from revocation_sdk._audit import AuditPoint
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from revocation import limits
 from revocation.errors import InvalidField
-from revocation.landing import MOST_NAMED, Landing
+from revocation.fanout.landing import MOST_NAMED, Landing
+from revocation.fanout.subscribers import Page
 from revocation.rpc import stream
-from revocation.subscribers import Page
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._position import Position, decode_positions
 

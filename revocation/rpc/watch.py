@@ -14,8 +14,8 @@ import structlog
 
 from revocation import limits
 from revocation.errors import Denied, InvalidField, Overloaded, ServiceError, Unavailable
-from revocation.hub import Beginning, Busy, RealmHub, Subscriber
-from revocation.landing import Verifier
+from revocation.fanout.hub import Beginning, Busy, RealmHub, Subscriber
+from revocation.fanout.landing import Verifier
 from revocation.node import Node
 from revocation.roles import Caller
 from revocation.rpc import stream, wire

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from revocation import landing
-from revocation.landing import Owed, Report, Roster, Tally, Verifier, lag, reached, renewed
+from revocation.fanout import landing
+from revocation.fanout.landing import Owed, Report, Roster, Tally, Verifier, lag, reached, renewed
 from revocation_sdk._position import NOWHERE, Position
 
 OLD, NEW = b"o" * 16, b"n" * 16

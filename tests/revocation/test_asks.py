@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from revocation.asks import MOST_QUESTIONS, QUESTIONS, Asks, Body, Sealer, Tell
 from revocation.errors import Overloaded
+from revocation.fanout.asks import MOST_QUESTIONS, QUESTIONS, Asks, Body, Sealer, Tell
 from revocation.keyring import Keyring, new_secret
 from revocation.store import StoreUnavailable
 from revocation.store.memory import MemoryStore

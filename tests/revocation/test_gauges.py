@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
+from revocation.fanout.hub import Hub, Subscriber
+from revocation.fanout.landing import Verifier
 from revocation.gauges import gauges
-from revocation.hub import Hub, Subscriber
-from revocation.landing import Verifier
 from revocation.measured import measured
 from revocation.replication.partition import Partition
 from revocation.replication.replica import Replica, ReplicaOptions

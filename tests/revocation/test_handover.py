@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from revocation.hub import RealmHub, Subscriber
+from revocation.fanout.hub import RealmHub, Subscriber
 from revocation.replication.partition import Applied, Partition
 from revocation.rpc import stream
 from revocation.store import Heads

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from revocation import hub as hub_module
-from revocation.hub import RealmHub, Subscriber
+from revocation.fanout import hub as hub_module
+from revocation.fanout.hub import RealmHub, Subscriber
 from revocation.replication.history import RealmHistory
 from revocation.replication.partition import Partition
 from revocation.rpc import stream

@@ -6,9 +6,9 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-from revocation.landing import Roster, Verifier
+from revocation.fanout.landing import Roster, Verifier
+from revocation.fanout.subscribers import Subscribers
 from revocation.store import StoreUnavailable
-from revocation.subscribers import Subscribers
 
 
 class World:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from revocation.hub import RealmHub, Subscriber
+from revocation.fanout.hub import RealmHub, Subscriber
 from revocation.replication.barrier import Proof
 from revocation.replication.history import RealmHistory, Resume
 from revocation.replication.replica import NotReady

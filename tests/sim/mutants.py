@@ -12,7 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 from revocation.commit import Committer
-from revocation.hub import Hub, RealmHub, Subscriber
+from revocation.fanout.hub import Hub, RealmHub, Subscriber
 from revocation.replication import healing
 from revocation.replication.barrier import Barrier
 from revocation.replication.history import RealmHistory

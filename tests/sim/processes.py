@@ -9,7 +9,7 @@ from random import Random
 
 from revocation.clock import Clock
 from revocation.commit import Committer
-from revocation.hub import Busy, Hub, Subscriber
+from revocation.fanout.hub import Busy, Hub, Subscriber
 from revocation.realms import RealmSettings
 from revocation.replication.barrier import Barrier
 from revocation.replication.partition import Applied

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from revocation.landing import Roster, Verifier
+from revocation.fanout.landing import Roster, Verifier
 from revocation.limits import CHANGES_BYTES, QUEUE_BYTES, SNAPSHOTS_AT_ONCE
 from revocation.replication.barrier import Barrier
 from revocation.replication.history import RealmHistory, Resume, Step

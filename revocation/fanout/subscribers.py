@@ -14,10 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from revocation.asks import Asks, Body, Question, Tell
 from revocation.errors import InvalidField, Unavailable
-from revocation.hub import Hub, RealmHub
-from revocation.landing import (
+from revocation.fanout.asks import Asks, Body, Question, Tell
+from revocation.fanout.hub import Hub, RealmHub
+from revocation.fanout.landing import (
     MOST_NAMED,
     Landing,
     Owed,
