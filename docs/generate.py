@@ -10,10 +10,10 @@ from prometheus_client import Metric
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from revocation.callers.roles import TABLE, Bearer, Bind, Role
 from revocation.config import FLAG_FIELDS, Config
 from revocation.config_rules import ENV_PREFIX, NO_FLAG
 from revocation.realms import RealmLimits, RealmSettings
-from revocation.roles import TABLE, Bearer, Bind, Role
 from revocation.telemetry import SCRAPED, Metrics
 from revocation_sdk.prometheus import FAMILIES
 

@@ -16,7 +16,8 @@ import uvloop
 
 from revocation import __version__, canary, tracing
 from revocation.address import is_local
-from revocation.auth import AnonymousAdmin, RoleAuthorizer
+from revocation.callers.auth import AnonymousAdmin, RoleAuthorizer
+from revocation.callers.roles import RolesInvalid
 from revocation.config import Config
 from revocation.embedded import EmbeddedError, EmbeddedStore
 from revocation.gauges import gauges
@@ -25,7 +26,6 @@ from revocation.http_tls import HttpTls
 from revocation.keyring import Keyring, SecretInvalid, new_secret, secret_of_directory
 from revocation.node import Node
 from revocation.replication.replica import Superseded
-from revocation.roles import RolesInvalid
 from revocation.rpc.server import Server, listening
 from revocation.store import StoreRefused, StoreUnavailable
 from revocation.store.connect import connect

@@ -10,11 +10,11 @@ import hashlib
 from dataclasses import replace
 
 from revocation.audit import Auditor
+from revocation.callers.roles import Caller
 from revocation.errors import Guarded, Unavailable
 from revocation.limits import APPROVAL_S
 from revocation.model import Operation, Target, request_digest
 from revocation.replication.replica import Replica
-from revocation.roles import Caller
 from revocation.session.gate import Call, until
 from revocation.store import Closed
 from revocation.store.rails import RailsStore

@@ -9,11 +9,11 @@ from collections.abc import AsyncIterator, Sequence
 import structlog
 
 from revocation.audit import INSTALLATION, Auditor
+from revocation.callers.roles import Caller
 from revocation.config import Config
 from revocation.errors import Unavailable
 from revocation.keyring import Keyring
 from revocation.replication.replica import NotReady, Replica
-from revocation.roles import Caller
 from revocation.store import Closed, StoreUnavailable
 from revocation.store.audit import AuditStore, Page
 from revocation_sdk._audit import Action, AuditEntry, AuditFrom, AuditPoint, AuditStart

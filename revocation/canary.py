@@ -21,9 +21,9 @@ from typing import Any
 
 import structlog
 
+from revocation.callers.roles import Caller
 from revocation.errors import Denied, InvalidField
 from revocation.realms import RealmSettings
-from revocation.roles import Caller
 from revocation_sdk import RevocationClient, RevocationError, StatusUnknown, TokenRejected, TokenRevoked
 
 log = structlog.get_logger("revocation.canary")

@@ -9,6 +9,7 @@ from revocation import canary
 from revocation.approvals import Approvals
 from revocation.audit import INSTALLATION
 from revocation.audit_desk import AuditDesk
+from revocation.callers.roles import NOBODY, Caller
 from revocation.canary import Canary
 from revocation.commit import Committer
 from revocation.config import Ack, Config
@@ -24,7 +25,6 @@ from revocation.replication.barrier import Barrier
 from revocation.replication.membership import Timing
 from revocation.replication.partition import Applied
 from revocation.replication.replica import Replica, ReplicaOptions
-from revocation.roles import NOBODY, Caller
 from revocation.service import Realm, Revocations
 from revocation.session.keys import SessionKeys
 from revocation.session.service import Sessions

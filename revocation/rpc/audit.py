@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from revocation import limits
 from revocation.audit import INSTALLATION
+from revocation.callers.roles import Caller
 from revocation.errors import InvalidField, Overloaded
 from revocation.node import Node
-from revocation.roles import Caller
 from revocation.rpc.calls import Calls, Context
 from revocation_api.v1 import audit_pb2 as pb
 from revocation_api.v1 import revocation_pb2

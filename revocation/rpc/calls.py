@@ -13,10 +13,10 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from revocation import limits, tracing
-from revocation.auth import Authorizer
+from revocation.callers.auth import Authorizer
+from revocation.callers.roles import Caller
 from revocation.errors import Overloaded, ServiceError, Unavailable
 from revocation.quotas import HOLD_S, Quotas
-from revocation.roles import Caller
 from revocation.rpc.errors import code_of, trailers
 from revocation.telemetry import Metrics, begin_request
 

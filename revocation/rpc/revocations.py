@@ -9,13 +9,13 @@ import structlog
 
 from revocation import __version__, limits, tracing
 from revocation.audit import INSTALLATION
+from revocation.callers.roles import Caller
 from revocation.canary import REALM as CANARY_REALM
 from revocation.canary import Canary
 from revocation.errors import Guarded, InvalidField
 from revocation.model import Operation, Receipt, Target
 from revocation.node import Node
 from revocation.rails import Consent
-from revocation.roles import Caller
 from revocation.rpc import landing, stream, wire
 from revocation.rpc.calls import Calls, Context
 from revocation.telemetry import audit

@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from revocation import limits
-from revocation.auth import Authorizer
+from revocation.callers.auth import Authorizer
 from revocation.canary import Reserved
 from revocation.config import Config
 from revocation.node import Node

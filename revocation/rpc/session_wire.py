@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from revocation import limits
+from revocation.callers.roles import Caller
 from revocation.errors import InvalidField
 from revocation.model import Operation, request_digest
-from revocation.roles import Caller
 from revocation.rpc import stream, wire
 from revocation.session.desk import Grant, Owner
 from revocation.session.lists import PAGE, Shown

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from revocation import limits
+from revocation.callers.roles import Caller
 from revocation.node import Node
-from revocation.roles import Caller
 from revocation.rpc import session_wire, wire
 from revocation.rpc.calls import Calls, Context
 from revocation_api.v1 import revocation_pb2

@@ -13,11 +13,11 @@ from functools import partial
 import structlog
 
 from revocation import limits
+from revocation.callers.roles import Caller
 from revocation.errors import Denied, InvalidField, Overloaded, ServiceError, Unavailable
 from revocation.fanout.hub import Beginning, Busy, RealmHub, Subscriber
 from revocation.fanout.landing import Verifier
 from revocation.node import Node
-from revocation.roles import Caller
 from revocation.rpc import stream, wire
 from revocation.rpc.calls import Calls, Context
 from revocation.rpc.signed import SharedSeals, challenge_of

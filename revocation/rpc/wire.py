@@ -7,11 +7,11 @@ import uuid
 from collections.abc import Iterable
 
 from revocation import limits
+from revocation.callers.roles import Caller
 from revocation.errors import InvalidField
 from revocation.impact import Impact
 from revocation.model import Operation, Receipt, Target, Tokens, request_digest
 from revocation.rails import Consent
-from revocation.roles import Caller
 from revocation.rpc import stream
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._judge import Facts, Revoked

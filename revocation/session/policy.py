@@ -9,10 +9,10 @@ import time
 from dataclasses import asdict, dataclass
 
 from revocation.audit import Auditor
+from revocation.callers.roles import Caller
 from revocation.errors import InvalidField, Overloaded
 from revocation.realms import RealmSettings
 from revocation.replication.replica import NotReady, Replica
-from revocation.roles import Caller
 from revocation.session.keys import SessionKeys
 from revocation.session.machine import Policy
 from revocation.store import Closed, StoreUnavailable

@@ -12,10 +12,10 @@ import os
 from dataclasses import dataclass, field
 
 from revocation.audit import by
+from revocation.callers.roles import NOBODY, Caller
 from revocation.errors import InvalidField, Overloaded
 from revocation.impact import SessionCounts
 from revocation.model import Operation
-from revocation.roles import NOBODY, Caller
 from revocation.session.desk import Found, Grant, Place, audit, over
 from revocation.session.ends import SessionEnds
 from revocation.session.gate import Call, until

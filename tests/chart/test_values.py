@@ -13,10 +13,10 @@ import yaml
 
 from helm.generate import BY_THE_CHART, NOT_IN_A_CLUSTER, settings
 from revocation import __version__
+from revocation.callers.roles import read_roles
 from revocation.config import Config, load
 from revocation.config_rules import ENV_PREFIX
 from revocation.realms import read_realms
-from revocation.roles import read_roles
 from revocation.telemetry import Metrics
 from tests.chart.charts import (
     CHART,

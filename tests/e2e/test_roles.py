@@ -11,7 +11,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from revocation.roles import TABLE, Role
+from revocation.callers.roles import TABLE, Role
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_api.v1 import revocation_pb2_grpc
 from revocation_sdk import PermissionDenied

@@ -13,12 +13,12 @@ from typing import Any
 
 import jwt
 
-from revocation.auth import RoleAuthorizer
+from revocation.callers.auth import RoleAuthorizer
+from revocation.callers.roles import RolesInvalid, read_roles
 from revocation.config import Config, ConfigInvalid, effective, load
 from revocation.errors import Denied
 from revocation.keyring import SecretInvalid, parse_secret
 from revocation.realms import read_realms
-from revocation.roles import RolesInvalid, read_roles
 from tests.fuzz.mutation import mutate
 from tests.fuzz.target import Finding, Target, check_text
 from tests.sdk.forge import EC, sign

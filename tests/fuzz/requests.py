@@ -8,8 +8,8 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
+from revocation.callers.roles import Caller
 from revocation.errors import InvalidField
-from revocation.roles import Caller
 from revocation.rpc import session_wire, stream, wire
 from revocation.rpc.errors import code_of, trailers
 from revocation.session import refresh

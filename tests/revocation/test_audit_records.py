@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from revocation.callers.roles import Caller as Identity
 from revocation.errors import Guarded
 from revocation.keyring import Keyring
 from revocation.model import Operation, Target, request_digest
 from revocation.rails import Consent
-from revocation.roles import Caller as Identity
 from revocation_sdk._audit import Action, AuditEntry, AuditRecord, ChainCheck
 from revocation_sdk._lattice import Kind
 from tests.revocation.session_nodes import Caller, Nodes, new_op_id, running

@@ -16,9 +16,9 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from revocation.auth import RoleAuthorizer
+from revocation.callers.auth import RoleAuthorizer
+from revocation.callers.roles import RolesInvalid
 from revocation.errors import Denied, ServiceError, Unavailable
-from revocation.roles import RolesInvalid
 from revocation_sdk._jwks import COOL_DOWN_S, MAX_STALE_S, REFRESH_AFTER_S
 from tests.sdk.publisher import Publisher, jwk
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from revocation import canary
+from revocation.callers.roles import Caller
 from revocation.canary import Beat, Canary, CanaryAuthorizer, Reserved, measure
 from revocation.errors import Denied, InvalidField
 from revocation.realms import REALM_NAME
-from revocation.roles import Caller
 from revocation.telemetry import CANARY_FAILURES, Metrics
 from revocation_sdk import Unavailable
 from revocation_sdk.testing import FakeRevocations

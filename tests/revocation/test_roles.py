@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from revocation.roles import ACROSS_REALMS, TABLE, Role, Roles, RolesInvalid, may, read_roles
+from revocation.callers.roles import ACROSS_REALMS, TABLE, Role, Roles, RolesInvalid, may, read_roles
 from revocation_api.v1 import audit_pb2, revocation_pb2, session_pb2
 
 METHODS = [

@@ -12,8 +12,8 @@ from typing import Any
 
 import jwt
 
+from revocation.callers.roles import Bearer, RolesInvalid
 from revocation.errors import Unavailable
-from revocation.roles import Bearer, RolesInvalid
 from revocation_sdk._jwks import FETCH_TIMEOUT_S, BadKeySet, JwksUrl, KeySource, StaticKeys, parse_key_set
 from revocation_sdk._keys import HMAC_BYTES, Key, KeySet, check_algorithms
 from revocation_sdk.errors import ConfigError

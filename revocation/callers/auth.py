@@ -16,9 +16,9 @@ from typing import Any, Protocol
 import jwt
 import structlog
 
-from revocation.bearer import BearerIssuer
+from revocation.callers.bearer import BearerIssuer
+from revocation.callers.roles import ACROSS_REALMS, TABLE, Caller, Role, Roles, RolesInvalid, acting_role, read_roles
 from revocation.errors import Denied, Overloaded
-from revocation.roles import ACROSS_REALMS, TABLE, Caller, Role, Roles, RolesInvalid, acting_role, read_roles
 from revocation_sdk._keys import Key
 
 log = structlog.get_logger("revocation.auth")
