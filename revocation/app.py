@@ -23,7 +23,7 @@ from revocation.embedded import EmbeddedError, EmbeddedStore
 from revocation.gauges import gauges
 from revocation.http import OpsServer, Readiness
 from revocation.http_tls import HttpTls
-from revocation.keyring import Keyring, SecretInvalid, new_secret, secret_of_directory
+from revocation.keys.keyring import Keyring, SecretInvalid, new_secret, secret_of_directory
 from revocation.node import Node
 from revocation.replication.replica import Superseded
 from revocation.rpc.server import Server, listening

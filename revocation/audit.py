@@ -21,7 +21,7 @@ from typing import Any
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from revocation.keyring import Keyring
+from revocation.keys.keyring import Keyring
 from revocation.model import Operation, Target
 from revocation.store import Op
 from revocation.store.audit import Remembered, StoredEntry

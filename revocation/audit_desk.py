@@ -12,7 +12,7 @@ from revocation.audit import INSTALLATION, Auditor
 from revocation.callers.roles import Caller
 from revocation.config import Config
 from revocation.errors import Unavailable
-from revocation.keyring import Keyring
+from revocation.keys.keyring import Keyring
 from revocation.replication.replica import NotReady, Replica
 from revocation.store import Closed, StoreUnavailable
 from revocation.store.audit import AuditStore, Page

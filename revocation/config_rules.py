@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from revocation.address import is_local
-from revocation.keyring import SecretInvalid, parse_secret
+from revocation.keys.keyring import SecretInvalid, parse_secret
 from revocation.store_url import has_credentials, is_encrypted, read_password
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from revocation.config import Ack, Config
 from revocation.fanout.asks import Asks, Sealer
 from revocation.fanout.hub import Hub
 from revocation.fanout.subscribers import Subscribers
-from revocation.keyring import Keyring
+from revocation.keys.keyring import Keyring
+from revocation.keys.signing import signing_keys
 from revocation.limits import SILENCE_S
 from revocation.measured import measured
 from revocation.quotas import Quotas
@@ -28,7 +29,6 @@ from revocation.replication.replica import Replica, ReplicaOptions
 from revocation.service import Realm, Revocations
 from revocation.session.keys import SessionKeys
 from revocation.session.service import Sessions
-from revocation.signing import signing_keys
 from revocation.store import Durability, Member
 from revocation.store.rails import FullStore
 from revocation.telemetry import Metrics

@@ -35,8 +35,8 @@ def show(
     Needs the master secret, and no running service. The first key is in use; the others belong to the other master
     secrets of the list. Before the list is reordered, clients must know the key that comes first then.
     """
-    from revocation.keyring import Keyring
-    from revocation.signing import signing_keys
+    from revocation.keys.keyring import Keyring
+    from revocation.keys.signing import signing_keys
 
     keys = signing_keys(Keyring.parse(_secret(secret_file, data_dir)))
     machine = [{"kid": kid, "key_id": key.id.hex(), "key": key.text, "pem": key.pem} for kid, key in keys]

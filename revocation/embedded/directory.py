@@ -4,7 +4,7 @@
     format       version of this layout; a newer one is refused
     initialised  exists once a store was ready here: from then on an empty store is a loss, not a beginning
     replica-id   name of the service as a member, the same after every restart
-    secret       master secret, mode 0600 (see keyring.py)
+    secret       master secret, mode 0600 (see keys/keyring.py)
     server       which server wrote the data, since an older one cannot read them
     store/       the server's own files; store.conf, store.log, store.sock lie beside it
 

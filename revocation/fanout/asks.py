@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from revocation.errors import Overloaded
-from revocation.keyring import Keyring
+from revocation.keys.keyring import Keyring
 from revocation.store import StoreUnavailable
 from revocation.store.mailbox import MailStore, Post
 

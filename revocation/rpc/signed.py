@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from revocation.errors import InvalidField
-from revocation.signing import SigningKey
+from revocation.keys.signing import SigningKey
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_api.v1 import signed_pb2
 from revocation_sdk._signed import CHALLENGE_BYTES, is_bound

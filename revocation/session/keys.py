@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from revocation.keyring import Keyring
+from revocation.keys.keyring import Keyring
 from revocation.session.machine import Device, Policy, Session
 from revocation.session.refresh import make_sid
 from revocation.store.sessions import STAMP_BYTES, Sealed, record_name

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import redis
 
-from revocation.keyring import new_secret
+from revocation.keys.keyring import new_secret
 from tests.chaos.network import Network, NoNamespaces
 from tests.chaos.proxy import Proxy
 from tests.e2e.installation import Installation, Replica, Verifier

@@ -14,7 +14,7 @@ import pytest
 
 from revocation.cli.output import Exit
 from revocation.config import FLAG_FIELDS, Config
-from revocation.keyring import new_secret
+from revocation.keys.keyring import new_secret
 from tests.cli.conftest import Cli, Issuer
 from tests.cli.running import execute, serving
 from tests.revocation.eventually import eventually

@@ -11,8 +11,8 @@ from itertools import pairwise
 import pytest
 
 from revocation.cli import main
-from revocation.keyring import Keyring
-from revocation.signing import SigningKey, signing_keys
+from revocation.keys.keyring import Keyring
+from revocation.keys.signing import SigningKey, signing_keys
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_api.v1 import signed_pb2
 from revocation_sdk import NotFresh, RevocationClient, TokenRevoked, Unavailable

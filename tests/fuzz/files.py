@@ -17,7 +17,7 @@ from revocation.callers.auth import RoleAuthorizer
 from revocation.callers.roles import RolesInvalid, read_roles
 from revocation.config import Config, ConfigInvalid, effective, load
 from revocation.errors import Denied
-from revocation.keyring import SecretInvalid, parse_secret
+from revocation.keys.keyring import SecretInvalid, parse_secret
 from revocation.realms import read_realms
 from tests.fuzz.mutation import mutate
 from tests.fuzz.target import Finding, Target, check_text

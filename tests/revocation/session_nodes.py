@@ -13,7 +13,7 @@ from typing import Any
 import redis.asyncio as aioredis
 
 from revocation.config import Config, load
-from revocation.keyring import Keyring
+from revocation.keys.keyring import Keyring
 from revocation.model import Operation, Target, request_digest
 from revocation.node import Node
 from revocation.session.desk import Grant, Owner

@@ -10,7 +10,7 @@ import pytest
 
 from revocation.errors import Overloaded
 from revocation.fanout.asks import MOST_QUESTIONS, QUESTIONS, Asks, Body, Sealer, Tell
-from revocation.keyring import Keyring, new_secret
+from revocation.keys.keyring import Keyring, new_secret
 from revocation.store import StoreUnavailable
 from revocation.store.memory import MemoryStore
 

@@ -11,7 +11,7 @@ import pytest
 
 from revocation.callers.roles import Caller as Identity
 from revocation.errors import Guarded
-from revocation.keyring import Keyring
+from revocation.keys.keyring import Keyring
 from revocation.model import Operation, Target, request_digest
 from revocation.rails import Consent
 from revocation_sdk._audit import Action, AuditEntry, AuditRecord, ChainCheck

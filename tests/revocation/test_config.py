@@ -13,7 +13,7 @@ import trustme
 
 from revocation.address import is_local, redacted_url, split_address
 from revocation.config import FLAG_FIELDS, Ack, Config, ConfigInvalid, effective, load
-from revocation.keyring import new_secret
+from revocation.keys.keyring import new_secret
 from revocation.realms import DAY_S
 
 

@@ -17,7 +17,7 @@ import redis
 
 from revocation.embedded import EmbeddedError, EmbeddedStore
 from revocation.embedded.server import Server, find_server
-from revocation.keyring import Keyring, SecretInvalid, secret_of_directory
+from revocation.keys.keyring import Keyring, SecretInvalid, secret_of_directory
 from tests.revocation.eventually import eventually
 
 

@@ -7,7 +7,7 @@ import secrets
 
 import pytest
 
-from revocation.keyring import Keyring, MasterSecret, SecretInvalid, new_secret, parse_secret
+from revocation.keys.keyring import Keyring, MasterSecret, SecretInvalid, new_secret, parse_secret
 
 FIXED = "k1:" + base64.b64encode(bytes(range(32))).decode()
 

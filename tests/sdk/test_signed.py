@@ -10,9 +10,9 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from revocation.keys.signing import SigningKey
 from revocation.rpc import stream
 from revocation.rpc.signed import SharedSeals
-from revocation.signing import SigningKey
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._follower import Follower, Resync
 from revocation_sdk._lattice import DENIAL, Group, Kind, RealmKey, join_groups

@@ -7,7 +7,7 @@ import base64
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from revocation.keyring import Keyring
+from revocation.keys.keyring import Keyring
 from revocation_sdk._signed import key_id, signed_text
 
 

@@ -1,0 +1,1 @@
+"""The master secrets, and the keys that are derived from them."""
