@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from revocation.audit import Auditor
+from revocation.audit.seal import Auditor
 from revocation.callers.roles import Caller
 from revocation.errors import Guarded, Unavailable
 from revocation.limits import APPROVAL_S

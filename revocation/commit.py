@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from revocation.audit import Auditor
+from revocation.audit.seal import Auditor
 from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, ServiceError, Unavailable
 from revocation.fair import FairQueue
 from revocation.replication.replica import Fenced, NotReady, Replica

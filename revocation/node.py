@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 from revocation import canary
 from revocation.approvals import Approvals
-from revocation.audit import INSTALLATION
-from revocation.audit_desk import AuditDesk
+from revocation.audit.desk import AuditDesk
+from revocation.audit.seal import INSTALLATION
 from revocation.callers.roles import NOBODY, Caller
 from revocation.canary import Canary
 from revocation.commit import Committer

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from revocation.audit import Auditor
+from revocation.audit.seal import Auditor
 from revocation.commit import Committer
 from revocation.errors import InvalidField, OutcomeUnknown, ServiceError, Unavailable
 from revocation.limits import FUTURE_OP_ID_MS

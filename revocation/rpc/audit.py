@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from revocation import limits
-from revocation.audit import INSTALLATION
+from revocation.audit.seal import INSTALLATION
 from revocation.callers.roles import Caller
 from revocation.errors import InvalidField, Overloaded
 from revocation.node import Node

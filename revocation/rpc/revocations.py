@@ -8,7 +8,7 @@ from operator import attrgetter
 import structlog
 
 from revocation import __version__, limits, tracing
-from revocation.audit import INSTALLATION
+from revocation.audit.seal import INSTALLATION
 from revocation.callers.roles import Caller
 from revocation.canary import REALM as CANARY_REALM
 from revocation.canary import Canary

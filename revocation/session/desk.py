@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from revocation.audit import Auditor
+from revocation.audit.seal import Auditor
 from revocation.errors import InvalidField, SessionOver
 from revocation.replication.barrier import Barrier
 from revocation.replication.replica import NotReady, Replica

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from revocation.audit import Auditor
+from revocation.audit.seal import Auditor
 from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, Unavailable
 from revocation.replication.replica import Fenced, NotReady, Replica
 from revocation.session.policy import wait_usable

@@ -8,7 +8,7 @@ import json
 import time
 from dataclasses import asdict, dataclass
 
-from revocation.audit import Auditor
+from revocation.audit.seal import Auditor
 from revocation.callers.roles import Caller
 from revocation.errors import InvalidField, Overloaded
 from revocation.realms import RealmSettings

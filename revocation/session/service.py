@@ -11,7 +11,7 @@ import asyncio
 import os
 from dataclasses import dataclass, field
 
-from revocation.audit import by
+from revocation.audit.seal import by
 from revocation.callers.roles import NOBODY, Caller
 from revocation.errors import InvalidField, Overloaded
 from revocation.impact import SessionCounts

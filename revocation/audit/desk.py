@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import structlog
 
-from revocation.audit import INSTALLATION, Auditor
+from revocation.audit.seal import INSTALLATION, Auditor
 from revocation.callers.roles import Caller
 from revocation.config import Config
 from revocation.errors import Unavailable

@@ -1,0 +1,1 @@
+"""Who did what, in a chain beside the change: sealing it, keeping it, reading it for auditors."""
