@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from revocation.approvals import Approvals
 from revocation.callers.roles import Caller
 from revocation.errors import Guarded
-from revocation.impact import COUNTED, Impact
 from revocation.model import Operation, Target
 from revocation.service import Revocations
+from revocation.session.impact import COUNTED, Impact
 from revocation.session.service import Sessions
 from revocation_sdk._lattice import Kind
 

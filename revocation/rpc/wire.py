@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from revocation import limits
 from revocation.callers.roles import Caller
 from revocation.errors import InvalidField
-from revocation.impact import Impact
 from revocation.model import Operation, Receipt, Target, Tokens, request_digest
 from revocation.rails import Consent
 from revocation.rpc import stream
+from revocation.session.impact import Impact
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._judge import Facts, Revoked
 from revocation_sdk._lattice import Kind

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from revocation.audit.seal import by
 from revocation.callers.roles import NOBODY, Caller
 from revocation.errors import InvalidField, Overloaded
-from revocation.impact import SessionCounts
 from revocation.model import Operation
 from revocation.session.desk import Found, Grant, Place, audit, over
 from revocation.session.ends import SessionEnds
 from revocation.session.gate import Call, until
+from revocation.session.impact import SessionCounts
 from revocation.session.keys import handle_text
 from revocation.session.lists import Shown
 from revocation.session.machine import Commit, Device, End, Look, Open, Refresh, Touch, Write, decide

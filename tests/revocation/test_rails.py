@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from revocation import impact as counting
 from revocation.callers.roles import Caller as Identity
 from revocation.errors import Guarded, InvalidField
-from revocation.impact import Impact
 from revocation.model import Operation, Target, request_digest
 from revocation.rails import Consent, in_words
+from revocation.session import impact as counting
+from revocation.session.impact import Impact
 from revocation_sdk._lattice import Kind
 from tests.revocation.session_nodes import ISSUER, Caller, Nodes, new_op_id, running
 
