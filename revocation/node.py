@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from revocation import canary
-from revocation.approvals import Approvals
 from revocation.audit.desk import AuditDesk
 from revocation.audit.seal import INSTALLATION
 from revocation.callers.roles import NOBODY, Caller
@@ -21,7 +20,8 @@ from revocation.keys.signing import signing_keys
 from revocation.limits import SILENCE_S
 from revocation.measured import measured
 from revocation.quotas import Quotas
-from revocation.rails import Rails
+from revocation.rails.approvals import Approvals
+from revocation.rails.consent import Rails
 from revocation.replication.barrier import Barrier
 from revocation.replication.membership import Timing
 from revocation.replication.partition import Applied

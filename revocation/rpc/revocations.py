@@ -15,7 +15,7 @@ from revocation.canary import Canary
 from revocation.errors import Guarded, InvalidField
 from revocation.model import Operation, Receipt, Target
 from revocation.node import Node
-from revocation.rails import Consent
+from revocation.rails.consent import Consent
 from revocation.rpc import landing, stream, wire
 from revocation.rpc.calls import Calls, Context
 from revocation.telemetry import audit

@@ -10,7 +10,7 @@ from revocation import limits
 from revocation.callers.roles import Caller
 from revocation.errors import InvalidField
 from revocation.model import Operation, Receipt, Target, Tokens, request_digest
-from revocation.rails import Consent
+from revocation.rails.consent import Consent
 from revocation.rpc import stream
 from revocation.session.impact import Impact
 from revocation_api.v1 import revocation_pb2 as pb

@@ -13,7 +13,7 @@ from revocation.callers.roles import Caller as Identity
 from revocation.errors import Guarded
 from revocation.keys.keyring import Keyring
 from revocation.model import Operation, Target, request_digest
-from revocation.rails import Consent
+from revocation.rails.consent import Consent
 from revocation_sdk._audit import Action, AuditEntry, AuditRecord, ChainCheck
 from revocation_sdk._lattice import Kind
 from tests.revocation.session_nodes import Caller, Nodes, new_op_id, running

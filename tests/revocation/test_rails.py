@@ -11,7 +11,7 @@ import pytest
 from revocation.callers.roles import Caller as Identity
 from revocation.errors import Guarded, InvalidField
 from revocation.model import Operation, Target, request_digest
-from revocation.rails import Consent, in_words
+from revocation.rails.consent import Consent, in_words
 from revocation.session import impact as counting
 from revocation.session.impact import Impact
 from revocation_sdk._lattice import Kind

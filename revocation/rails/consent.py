@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from revocation.approvals import Approvals
 from revocation.callers.roles import Caller
 from revocation.errors import Guarded
 from revocation.model import Operation, Target
+from revocation.rails.approvals import Approvals
 from revocation.service import Revocations
 from revocation.session.impact import COUNTED, Impact
 from revocation.session.service import Sessions
