@@ -17,7 +17,7 @@ import structlog
 
 from revocation.audit.seal import Auditor
 from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, ServiceError, Unavailable
-from revocation.fair import FairQueue
+from revocation.fairness.turns import FairQueue
 from revocation.replication.replica import Fenced, NotReady, Replica
 from revocation.store import (
     NO_AUDIT,

@@ -12,6 +12,7 @@ from revocation.callers.roles import NOBODY, Caller
 from revocation.canary import Canary
 from revocation.commit import Committer
 from revocation.config import Ack, Config
+from revocation.fairness.quotas import Quotas
 from revocation.fanout.asks import Asks, Sealer
 from revocation.fanout.hub import Hub
 from revocation.fanout.subscribers import Subscribers
@@ -19,7 +20,6 @@ from revocation.keys.keyring import Keyring
 from revocation.keys.signing import signing_keys
 from revocation.limits import SILENCE_S
 from revocation.measured import measured
-from revocation.quotas import Quotas
 from revocation.rails.approvals import Approvals
 from revocation.rails.consent import Rails
 from revocation.replication.barrier import Barrier

@@ -16,7 +16,7 @@ from revocation import limits, tracing
 from revocation.callers.auth import Authorizer
 from revocation.callers.roles import Caller
 from revocation.errors import Overloaded, ServiceError, Unavailable
-from revocation.quotas import HOLD_S, Quotas
+from revocation.fairness.quotas import HOLD_S, Quotas
 from revocation.rpc.errors import code_of, trailers
 from revocation.telemetry import Metrics, begin_request
 

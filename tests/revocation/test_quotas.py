@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from revocation.fair import FairQueue
-from revocation.quotas import BETWEEN_REALMS, MOST_HELD, MOST_IDENTITIES, Bucket, Quotas, Refused
+from revocation.fairness.quotas import BETWEEN_REALMS, MOST_HELD, MOST_IDENTITIES, Bucket, Quotas, Refused
+from revocation.fairness.turns import FairQueue
 from revocation.realms import RealmLimits, RealmSettings
 
 AMOUNTS = st.lists(st.tuples(st.floats(0, 3), st.integers(1, 40)), max_size=200)

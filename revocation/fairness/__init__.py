@@ -1,0 +1,1 @@
+"""How much of the service one realm may use, so that others keep their share (I6). Pure."""
