@@ -17,7 +17,7 @@ from bench.revoke import batches, drive, single
 OWNERS = (
     ("(revocation_sdk/_view.py", "the view"), ("(revocation_sdk/_packed", "the view"),
     ("fingerprint", "fingerprints"),
-    ("audit (revocation/telemetry.py", "the audit line"),
+    ("audit (revocation/observability/telemetry.py", "the audit line"),
     ("(prometheus_client/", "metrics"),
     ("(redis/", "redis-py"), ("(revocation/store/", "store calls: arguments and answers"),
     ("(revocation/rpc/wire.py", "reading and checking requests"),

@@ -13,8 +13,8 @@ from pydantic.fields import FieldInfo
 from revocation.callers.roles import TABLE, Bearer, Bind, Role
 from revocation.config import FLAG_FIELDS, Config
 from revocation.config_rules import ENV_PREFIX, NO_FLAG
+from revocation.observability.telemetry import SCRAPED, Metrics
 from revocation.realms import RealmLimits, RealmSettings
-from revocation.telemetry import SCRAPED, Metrics
 from revocation_sdk.prometheus import FAMILIES
 
 DOCS = Path(__file__).parent

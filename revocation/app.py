@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 import uvloop
 
-from revocation import __version__, canary, tracing
+from revocation import __version__
 from revocation.address import is_local
 from revocation.callers.auth import AnonymousAdmin, RoleAuthorizer
 from revocation.callers.roles import RolesInvalid
@@ -25,12 +25,13 @@ from revocation.http import OpsServer, Readiness
 from revocation.http_tls import HttpTls
 from revocation.keys.keyring import Keyring, SecretInvalid, new_secret, secret_of_directory
 from revocation.node import Node
+from revocation.observability import canary, tracing
+from revocation.observability.telemetry import Metrics
 from revocation.replication.replica import Superseded
 from revocation.rpc.server import Server, listening
 from revocation.store import StoreRefused, StoreUnavailable
 from revocation.store.connect import connect
 from revocation.store.redis import RedisStore
-from revocation.telemetry import Metrics
 
 log = structlog.get_logger("revocation")
 _HEALTH_S = 0.1

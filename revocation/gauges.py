@@ -9,8 +9,8 @@ from itertools import chain
 from revocation.fanout.hub import RealmHub
 from revocation.fanout.landing import lag
 from revocation.node import Node
+from revocation.observability.telemetry import Sample
 from revocation.replication.replica import Replica
-from revocation.telemetry import Sample
 
 
 def gauges(node: Node) -> Iterator[Sample]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from revocation import canary
 from revocation.audit.desk import AuditDesk
 from revocation.audit.seal import INSTALLATION
 from revocation.callers.roles import NOBODY, Caller
-from revocation.canary import Canary
 from revocation.commit import Committer
 from revocation.config import Ack, Config
 from revocation.fairness.quotas import Quotas
@@ -19,7 +17,10 @@ from revocation.fanout.subscribers import Subscribers
 from revocation.keys.keyring import Keyring
 from revocation.keys.signing import signing_keys
 from revocation.limits import SILENCE_S
-from revocation.measured import measured
+from revocation.observability import canary
+from revocation.observability.canary import Canary
+from revocation.observability.measured import measured
+from revocation.observability.telemetry import Metrics
 from revocation.rails.approvals import Approvals
 from revocation.rails.consent import Rails
 from revocation.replication.barrier import Barrier
@@ -31,7 +32,6 @@ from revocation.session.keys import SessionKeys
 from revocation.session.service import Sessions
 from revocation.store import Durability, Member
 from revocation.store.rails import FullStore
-from revocation.telemetry import Metrics
 from revocation_sdk._audit import AuditPoint
 
 _FORGET_S = 30.0

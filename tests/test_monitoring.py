@@ -12,7 +12,7 @@ import promql_parser
 import pytest
 import yaml
 
-from revocation.telemetry import Metrics
+from revocation.observability.telemetry import Metrics
 
 ROOT = Path(__file__).parent.parent
 FILES = ROOT / "helm/revocation/files"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from revocation.config import Config
+from revocation.observability.telemetry import Metrics
 from revocation.store.hints import HINTS
-from revocation.telemetry import Metrics
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "docs/guarantees.md", ROOT / "docs/limits.md"]

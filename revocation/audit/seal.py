@@ -23,9 +23,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from revocation.keys.keyring import Keyring
 from revocation.model import Operation, Target
+from revocation.observability.telemetry import request_id
 from revocation.store import Op
 from revocation.store.audit import Remembered, StoredEntry
-from revocation.telemetry import request_id
 from revocation_sdk._audit import Action, AuditEntry, AuditLoss, AuditPoint, AuditRecord
 
 INSTALLATION = "*"

@@ -30,7 +30,7 @@ def serve(flags: dict[str, Any]) -> int:
 
     from revocation.app import run
     from revocation.config import load
-    from revocation.telemetry import configure_logging
+    from revocation.observability.telemetry import configure_logging
 
     config = load(flags)
     configure_logging(config.log_level)

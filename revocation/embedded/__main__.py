@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 
 from revocation.embedded import EmbeddedError, EmbeddedStore
-from revocation.telemetry import configure_logging
+from revocation.observability.telemetry import configure_logging
 
 
 def main() -> int:

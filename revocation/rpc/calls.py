@@ -12,13 +12,14 @@ import grpc
 import structlog
 from prometheus_client import Counter, Histogram
 
-from revocation import limits, tracing
+from revocation import limits
 from revocation.callers.auth import Authorizer
 from revocation.callers.roles import Caller
 from revocation.errors import Overloaded, ServiceError, Unavailable
 from revocation.fairness.quotas import HOLD_S, Quotas
+from revocation.observability import tracing
+from revocation.observability.telemetry import Metrics, begin_request
 from revocation.rpc.errors import code_of, trailers
-from revocation.telemetry import Metrics, begin_request
 
 log = structlog.get_logger("revocation.rpc")
 Context = grpc.aio.ServicerContext[Any, Any]

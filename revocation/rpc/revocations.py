@@ -7,18 +7,19 @@ from operator import attrgetter
 
 import structlog
 
-from revocation import __version__, limits, tracing
+from revocation import __version__, limits
 from revocation.audit.seal import INSTALLATION
 from revocation.callers.roles import Caller
-from revocation.canary import REALM as CANARY_REALM
-from revocation.canary import Canary
 from revocation.errors import Guarded, InvalidField
 from revocation.model import Operation, Receipt, Target
 from revocation.node import Node
+from revocation.observability import tracing
+from revocation.observability.canary import REALM as CANARY_REALM
+from revocation.observability.canary import Canary
+from revocation.observability.telemetry import audit
 from revocation.rails.consent import Consent
 from revocation.rpc import landing, stream, wire
 from revocation.rpc.calls import Calls, Context
-from revocation.telemetry import audit
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._audit import points_text
 from revocation_sdk._lattice import Kind

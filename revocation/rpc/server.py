@@ -15,9 +15,9 @@ from grpc_reflection.v1alpha import reflection
 
 from revocation import limits
 from revocation.callers.auth import Authorizer
-from revocation.canary import Reserved
 from revocation.config import Config
 from revocation.node import Node
+from revocation.observability.canary import Reserved
 from revocation.rpc.audit import AuditServicer
 from revocation.rpc.calls import Calls
 from revocation.rpc.revocations import RevocationServicer

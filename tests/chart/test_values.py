@@ -16,8 +16,8 @@ from revocation import __version__
 from revocation.callers.roles import read_roles
 from revocation.config import Config, load
 from revocation.config_rules import ENV_PREFIX
+from revocation.observability.telemetry import Metrics
 from revocation.realms import read_realms
-from revocation.telemetry import Metrics
 from tests.chart.charts import (
     CHART,
     ROOT,

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from revocation.tracing import configure
+from revocation.observability.tracing import configure
 from revocation_sdk import (
     AsyncRevocationClient,
     RevocationClient,

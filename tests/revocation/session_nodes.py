@@ -16,12 +16,12 @@ from revocation.config import Config, load
 from revocation.keys.keyring import Keyring
 from revocation.model import Operation, Target, request_digest
 from revocation.node import Node
+from revocation.observability.telemetry import Metrics
 from revocation.session.desk import Grant, Owner
 from revocation.session.lists import Shown
 from revocation.session.machine import Device
 from revocation.session.service import Opening
 from revocation.store.redis import RedisStore
-from revocation.telemetry import Metrics
 from revocation_sdk._judge import Facts, Revoked, judge
 from revocation_sdk._lattice import Kind
 

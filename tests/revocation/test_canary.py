@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from revocation import canary
 from revocation.callers.roles import Caller
-from revocation.canary import Beat, Canary, CanaryAuthorizer, Reserved, measure
 from revocation.errors import Denied, InvalidField
+from revocation.observability import canary
+from revocation.observability.canary import Beat, Canary, CanaryAuthorizer, Reserved, measure
+from revocation.observability.telemetry import CANARY_FAILURES, Metrics
 from revocation.realms import REALM_NAME
-from revocation.telemetry import CANARY_FAILURES, Metrics
 from revocation_sdk import Unavailable
 from revocation_sdk.testing import FakeRevocations
 

@@ -11,12 +11,12 @@ import pytest
 from revocation.fanout.hub import Hub, Subscriber
 from revocation.fanout.landing import Verifier
 from revocation.gauges import gauges
-from revocation.measured import measured
+from revocation.observability.measured import measured
+from revocation.observability.telemetry import SCRAPED, Metrics
 from revocation.replication.partition import Partition
 from revocation.replication.replica import Replica, ReplicaOptions
 from revocation.store import StoreUnavailable
 from revocation.store.memory import MemoryStore
-from revocation.telemetry import SCRAPED, Metrics
 from revocation_sdk._lattice import Kind
 from revocation_sdk._position import Position
 from tests.store.world import Actor, MemoryWorld, alone, operation, subjects, tokens

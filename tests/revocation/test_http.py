@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from revocation.http import MOST_CONNECTIONS, OpsServer
-from revocation.telemetry import Metrics
+from revocation.observability.telemetry import Metrics
 
 
 class Replica:

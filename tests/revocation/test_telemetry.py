@@ -13,7 +13,7 @@ import pytest
 import structlog
 from prometheus_client import generate_latest
 
-from revocation.telemetry import (
+from revocation.observability.telemetry import (
     PARTITION_STATES,
     REDACTED,
     Metrics,

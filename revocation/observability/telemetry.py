@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector
 from structlog.types import EventDict, Processor, WrappedLogger
 
 if TYPE_CHECKING:
-    from revocation.canary import Beat
+    from revocation.observability.canary import Beat
 
 REDACTED: Final = "[redacted]"
 SENSITIVE: Final = frozenset(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from revocation.observability.telemetry import Metrics, timed
 from revocation.store import (
     Closed,
     Committed,
@@ -20,7 +21,6 @@ from revocation.store import (
     Tail,
 )
 from revocation.store.rails import FullStore
-from revocation.telemetry import Metrics, timed
 
 
 def measured(store: FullStore, metrics: Metrics, store_ms: Callable[[], int]) -> FullStore:
