@@ -21,8 +21,8 @@ from revocation.callers.roles import RolesInvalid
 from revocation.config import Config
 from revocation.embedded import EmbeddedError, EmbeddedStore
 from revocation.gauges import gauges
-from revocation.http import OpsServer, Readiness
-from revocation.http_tls import HttpTls
+from revocation.http.server import OpsServer, Readiness
+from revocation.http.tls import HttpTls
 from revocation.keys.keyring import Keyring, SecretInvalid, new_secret, secret_of_directory
 from revocation.node import Node
 from revocation.observability import canary, tracing

@@ -13,8 +13,8 @@ import pytest
 import trustme
 from prometheus_client import CollectorRegistry
 
-from revocation.http import OpsServer
-from revocation.http_tls import HttpTls
+from revocation.http.server import OpsServer
+from revocation.http.tls import HttpTls
 
 _turns = iter(range(1, 1000))
 

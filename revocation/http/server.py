@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from revocation.address import split_address
-from revocation.http_tls import HttpTls, Reloading
+from revocation.http.tls import HttpTls, Reloading
 
 MOST_CONNECTIONS = 64
 CONNECTION_S = 30.0

@@ -1,0 +1,1 @@
+"""What operators and probes ask over plain HTTP."""
