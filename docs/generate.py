@@ -11,8 +11,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from revocation.callers.roles import TABLE, Bearer, Bind, Role
-from revocation.config import FLAG_FIELDS, Config
-from revocation.config_rules import ENV_PREFIX, NO_FLAG
+from revocation.config.rules import ENV_PREFIX, NO_FLAG
+from revocation.config.settings import FLAG_FIELDS, Config
 from revocation.observability.telemetry import SCRAPED, Metrics
 from revocation.realms import RealmLimits, RealmSettings
 from revocation_sdk.prometheus import FAMILIES

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from revocation import __version__
-from revocation.config import Config
+from revocation.config.settings import Config
 from revocation.realms import REALM_NAME, RealmSettings
 
 CHART = Path(__file__).parent / "revocation"

@@ -15,10 +15,10 @@ import structlog
 import uvloop
 
 from revocation import __version__
-from revocation.address import is_local
 from revocation.callers.auth import AnonymousAdmin, RoleAuthorizer
 from revocation.callers.roles import RolesInvalid
-from revocation.config import Config
+from revocation.config.address import is_local
+from revocation.config.settings import Config
 from revocation.embedded import EmbeddedError, EmbeddedStore
 from revocation.gauges import gauges
 from revocation.http.server import OpsServer, Readiness

@@ -9,7 +9,7 @@ from revocation.audit.desk import AuditDesk
 from revocation.audit.seal import INSTALLATION
 from revocation.callers.roles import NOBODY, Caller
 from revocation.commit import Committer
-from revocation.config import Ack, Config
+from revocation.config.settings import Ack, Config
 from revocation.fairness.quotas import Quotas
 from revocation.fanout.asks import Asks, Sealer
 from revocation.fanout.hub import Hub

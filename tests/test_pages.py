@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from revocation.config import Config
+from revocation.config.settings import Config
 from revocation.observability.telemetry import Metrics
 from revocation.store.hints import HINTS
 

@@ -10,7 +10,7 @@ import structlog
 
 from revocation.audit.seal import INSTALLATION, Auditor
 from revocation.callers.roles import Caller
-from revocation.config import Config
+from revocation.config.settings import Config
 from revocation.errors import Unavailable
 from revocation.keys.keyring import Keyring
 from revocation.replication.replica import NotReady, Replica

@@ -9,7 +9,7 @@ import typer
 
 from revocation.cli.output import Exit, Output
 from revocation.cli.settings import settings_command
-from revocation.config import effective, load
+from revocation.config.settings import effective, load
 
 
 def register(app: typer.Typer) -> None:

@@ -15,7 +15,7 @@ from revocation.cli.connection import Connection
 from revocation.cli.output import span
 
 if TYPE_CHECKING:
-    from revocation.config import Config
+    from revocation.config.settings import Config
     from revocation_sdk import RevocationClient
     from revocation_sdk.types import ServiceStatus
 
@@ -43,7 +43,7 @@ class Finding:
 
 def configuration(flags: dict[str, Any]) -> tuple[Config | None, list[Finding]]:
     """The service's configuration as flags and environment give it here."""
-    from revocation.config import ConfigInvalid, load
+    from revocation.config.settings import ConfigInvalid, load
 
     try:
         config = load(flags)

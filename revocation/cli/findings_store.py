@@ -16,7 +16,7 @@ from revocation.cli.findings import Finding
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from revocation.config import Config
+    from revocation.config.settings import Config
 
 _TIMEOUT_S = 5.0
 _FEW_SENTINELS = 3

@@ -29,7 +29,7 @@ def serve(flags: dict[str, Any]) -> int:
     import structlog
 
     from revocation.app import run
-    from revocation.config import load
+    from revocation.config.settings import load
     from revocation.observability.telemetry import configure_logging
 
     config = load(flags)

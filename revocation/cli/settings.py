@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args
 
 import typer
 
-from revocation.config import FLAG_FIELDS, Config
+from revocation.config.settings import FLAG_FIELDS, Config
 
 
 def settings_command(function: Callable[..., int]) -> Callable[..., int]:

@@ -21,7 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from revocation.address import split_address
+from revocation.config.address import split_address
 from revocation.http.tls import HttpTls, Reloading
 
 MOST_CONNECTIONS = 64

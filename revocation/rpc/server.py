@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from revocation import limits
 from revocation.callers.auth import Authorizer
-from revocation.config import Config
+from revocation.config.settings import Config
 from revocation.node import Node
 from revocation.observability.canary import Reserved
 from revocation.rpc.audit import AuditServicer

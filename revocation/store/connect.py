@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from redis.asyncio import Redis
 
-from revocation.address import split_address
+from revocation.config.address import split_address
 from revocation.store import StoreRefused
 from revocation.store.nodes import (
     Address,

@@ -14,8 +14,8 @@ import yaml
 from helm.generate import BY_THE_CHART, NOT_IN_A_CLUSTER, settings
 from revocation import __version__
 from revocation.callers.roles import read_roles
-from revocation.config import Config, load
-from revocation.config_rules import ENV_PREFIX
+from revocation.config.rules import ENV_PREFIX
+from revocation.config.settings import Config, load
 from revocation.observability.telemetry import Metrics
 from revocation.realms import read_realms
 from tests.chart.charts import (

@@ -13,7 +13,7 @@ from urllib.request import ProxyHandler, build_opener
 import pytest
 
 from revocation.cli.output import Exit
-from revocation.config import FLAG_FIELDS, Config
+from revocation.config.settings import FLAG_FIELDS, Config
 from revocation.keys.keyring import new_secret
 from tests.cli.conftest import Cli, Issuer
 from tests.cli.running import execute, serving

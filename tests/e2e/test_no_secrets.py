@@ -22,7 +22,7 @@ import grpc
 import pytest
 import redis
 
-from revocation.config import effective, load
+from revocation.config.settings import effective, load
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk import RevocationClient, RevocationError, TokenIssuer, Verifier
 from tests.e2e.installation import PING_S, Installation, Replica

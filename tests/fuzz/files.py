@@ -15,7 +15,7 @@ import jwt
 
 from revocation.callers.auth import RoleAuthorizer
 from revocation.callers.roles import RolesInvalid, read_roles
-from revocation.config import Config, ConfigInvalid, effective, load
+from revocation.config.settings import Config, ConfigInvalid, effective, load
 from revocation.errors import Denied
 from revocation.keys.keyring import SecretInvalid, parse_secret
 from revocation.realms import read_realms

@@ -12,7 +12,7 @@ from typing import Any
 
 import redis.asyncio as aioredis
 
-from revocation.config import Config, load
+from revocation.config.settings import Config, load
 from revocation.keys.keyring import Keyring
 from revocation.model import Operation, Target, request_digest
 from revocation.node import Node

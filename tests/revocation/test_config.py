@@ -11,8 +11,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import pytest
 import trustme
 
-from revocation.address import is_local, redacted_url, split_address
-from revocation.config import FLAG_FIELDS, Ack, Config, ConfigInvalid, effective, load
+from revocation.config.address import is_local, redacted_url, split_address
+from revocation.config.settings import FLAG_FIELDS, Ack, Config, ConfigInvalid, effective, load
 from revocation.keys.keyring import new_secret
 from revocation.realms import DAY_S
 

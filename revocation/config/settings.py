@@ -29,11 +29,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from revocation.address import listen_address, redacted_url, split_address
-from revocation.config_rules import ENV_PREFIX, NO_FLAG, ConfigInvalid, Fault, faults_between, warnings_of
+from revocation.config.address import listen_address, redacted_url, split_address
+from revocation.config.rules import ENV_PREFIX, NO_FLAG, ConfigInvalid, Fault, faults_between, warnings_of
+from revocation.config.store_url import complete, read_password
 from revocation.keys.keyring import SecretInvalid
 from revocation.realms import RealmName, RealmSettings, home_expanded, read_realms
-from revocation.store_url import complete, read_password
 
 __all__ = ["FLAG_FIELDS", "Ack", "Config", "ConfigInvalid", "Fault", "RealmSettings", "effective", "load"]
 

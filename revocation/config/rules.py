@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from revocation.address import is_local
+from revocation.config.address import is_local
+from revocation.config.store_url import has_credentials, is_encrypted, read_password
 from revocation.keys.keyring import SecretInvalid, parse_secret
-from revocation.store_url import has_credentials, is_encrypted, read_password
 
 if TYPE_CHECKING:
-    from revocation.config import Config
+    from revocation.config.settings import Config
 
 ENV_PREFIX = "REVOCATION_"
 NO_FLAG = frozenset({"secret"})

@@ -1,0 +1,1 @@
+"""The configuration: its fields, the rules between them, and what it holds of addresses and stores."""
