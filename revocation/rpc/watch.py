@@ -80,7 +80,7 @@ class Watch:
         await hub.prepare(resume)
         self._may_begin()  # still
         beginning = self._subscribe(hub, subscriber, resume)
-        self._end_with_identity(subscriber, caller)
+        identity = self._end_with_identity(subscriber, caller)
         pings = asyncio.create_task(self._read_pings(requests, hub, subscriber), name="pings")
         try:
             await self._node.subscribers.begin(hub, verifier)
@@ -89,17 +89,22 @@ class Watch:
                 await self._begin(welcome, beginning, subscriber, context)
             await self._write_out(subscriber, context)
         finally:
+            if identity is not None:
+                identity.cancel()
             hub.subscribers.discard(subscriber)
+            subscriber.end("gone")  # who still refers to it holds nothing of what was queued
             self._node.subscribers.end(hub, verifier)
             self._node.metrics.count_subscribers(realm.name, len(hub.subscribers))
             pings.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await pings
 
-    def _end_with_identity(self, subscriber: Subscriber, caller: Caller) -> None:
-        """A stream lasts no longer than the identity that opened it."""
-        if caller.until is not None:
-            asyncio.get_running_loop().call_later(max(0.0, caller.until - time.time()), subscriber.end, "identity")
+    def _end_with_identity(self, subscriber: Subscriber, caller: Caller) -> asyncio.TimerHandle | None:
+        """A stream lasts no longer than the identity that opened it. To be cancelled when the stream ends before."""
+        if caller.until is None:
+            return None
+        left_s = max(0.0, caller.until - time.time())
+        return asyncio.get_running_loop().call_later(left_s, subscriber.end, "identity")
 
     def _seal(self, realm: str, challenge: bytes) -> Callable[[bytes], bytes] | None:
         """What signs for a stream that sent a challenge."""
