@@ -10,11 +10,13 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import jwt
 import structlog
+from cryptography.x509 import load_pem_x509_certificate
 
 from revocation.callers.bearer import BearerIssuer
 from revocation.callers.roles import ACROSS_REALMS, TABLE, Caller, Role, Roles, RolesInvalid, acting_role, read_roles
@@ -32,10 +34,15 @@ _LOOK_S = 2.0
 _LATEST = 253_402_300_799
 """The end of year 9999: an identity that lasts longer lasts until then."""
 _SAN = "x509_subject_alternative_name"
+_PEM = "x509_pem_cert"
 
 
 class Authorizer(Protocol):
     """Decides about every call before its body runs."""
+
+    @property
+    def generation(self) -> int:
+        """Another one as soon as the same caller may be judged otherwise; `Caller.judged_by` has the one of then."""
 
     async def authorize(self, context: Any, method: str, realm: str) -> Caller:
         """Who calls. Raises Denied."""
@@ -43,6 +50,8 @@ class Authorizer(Protocol):
 
 class AnonymousAdmin:
     """Everybody may do everything in realm `default`, and nothing elsewhere."""
+
+    generation = 0
 
     async def authorize(self, context: Any, method: str, realm: str) -> Caller:
         """Anonymous. Raises Denied for another realm, and for a method without a row in the table."""
@@ -72,6 +81,7 @@ class RoleAuthorizer:
         self._path = path
         self._clock = clock
         self._issuers: dict[str, BearerIssuer] = {}
+        self._generation = 0
         self._use(read_roles(path))
         self._stamp = self._stamps()
         self._next_look = 0.0
@@ -87,7 +97,14 @@ class RoleAuthorizer:
             for bearer in roles.bearer
         }
         self._roles = roles
+        self._generation += 1
         self._seen: dict[str, _Seen] = {}
+
+    @property
+    def generation(self) -> int:
+        """That of the roles in force."""
+        self._reload()
+        return self._generation
 
     def _stamps(self) -> list[tuple[int, int]]:
         """Of the roles file and of the key sets that it names."""
@@ -97,39 +114,44 @@ class RoleAuthorizer:
     async def authorize(self, context: Any, method: str, realm: str) -> Caller:
         """Who calls. Raises Denied: UNAUTHENTICATED if nobody knows, PERMISSION_DENIED if it is not theirs to do."""
         self._reload()
-        identities, until = _certificate_identities(context), None
+        identities, until = _certificate_identities(context), _certificate_expiry(context)
         token = _bearer_token(context)
         if token is not None:
-            named, until = await self._identities_of(token)
-            identities = (*identities, *named)
+            seen = await self._known(token)
+            identities, until = (*identities, *seen.identities), min(until or _LATEST, seen.until)
         if not identities:
             raise Denied("a client certificate or a bearer token is needed", reason="UNAUTHENTICATED")
         role = acting_role(self._roles, identities, method, realm)
         if role is None:
             # One text for a realm that is not there, one that is another's, and a method that is not allowed.
             raise Denied("this identity may not do that in this realm")
-        return Caller(identities[-1], until, identities, role.value)
+        return Caller(identities[-1], until, identities, role.value, self._generation)
 
-    async def _identities_of(self, token: str) -> tuple[tuple[str, ...], float]:
+    async def _known(self, token: str) -> _Seen:
+        """The token, verified by the roles in force when this returns."""
         known = self._seen.get(token)
         # A token seen before is worth no more than the key that signed it.
         if known is None or known.until <= time.time() or not known.issuer.trusts(known.key):
+            generation = self._generation
             known = await self._verified(token)
-        return known.identities, known.until
+            if generation != self._generation:  # what the roles of before said, those of now need not say
+                return await self._known(token)
+        return known
 
     async def _verified(self, token: str) -> _Seen:
         if self._verifying >= _VERIFY_AT_ONCE:
             raise Overloaded("too many new bearer tokens at once", retry_after_ms=500)
         self._verifying += 1
+        seen = self._seen  # that of the roles by which it is verified; those that come meanwhile begin with another
         try:
             issuer, claims, key = await asyncio.to_thread(self._verify, token)
         finally:
             self._verifying -= 1
         identity, until = f"{claims['iss']}#{claims['sub']}", float(min(claims["exp"], _LATEST))
-        if len(self._seen) >= _CACHED:
-            self._seen.clear()
-        seen = self._seen[token] = _Seen((identity,), until, issuer, key)
-        return seen
+        if len(seen) >= _CACHED:
+            seen.clear()
+        found = seen[token] = _Seen((identity,), until, issuer, key)
+        return found
 
     def _verify(self, token: str) -> tuple[BearerIssuer, Mapping[str, Any], Key]:
         try:
@@ -165,6 +187,19 @@ def _certificate_identities(context: Any) -> tuple[str, ...]:
     """URI (SPIFFE) and DNS names of the verified client certificate."""
     names: list[bytes] = context.auth_context().get(_SAN, [])
     return tuple(name.decode("utf-8", "replace") for name in names)
+
+
+def _certificate_expiry(context: Any) -> float | None:
+    """When the client certificate expires, in seconds since 1970; None without one, or if it cannot be read."""
+    return next(map(_expiry, context.auth_context().get(_PEM, ())), None)
+
+
+@lru_cache(_CACHED)
+def _expiry(pem: bytes) -> float | None:
+    try:
+        return load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
+    except ValueError:
+        return None
 
 
 def _bearer_token(context: Any) -> str | None:

@@ -107,11 +107,13 @@ class Bearer(_Model):
     """Where its key set is published; this or `jwks_file`."""
 
     jwks_file: Path | None = None
+    """A file with its key set."""
+
     jwks_ca: Path | None = None
     """CA of the server behind jwks_url, PEM. Default: those that the machine trusts."""
+
     jwks_token_file: Path | None = None
     """A bearer token that the server behind jwks_url wants to see, as that of Kubernetes does."""
-    """A file with its key set."""
 
     algorithms: tuple[str, ...] = ("ES256", "RS256", "EdDSA")
     """What its tokens may be signed by."""
@@ -155,6 +157,8 @@ class Caller:
     """All identities that the caller has shown, `name` among them."""
     role: str = ""
     """The role that allows what is asked."""
+    judged_by: int = 0
+    """The generation of the roles that allowed it."""
 
     @property
     def expired(self) -> bool:

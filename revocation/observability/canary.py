@@ -44,6 +44,8 @@ _METHODS = frozenset(("Watch", "Revoke:token"))
 class CanaryAuthorizer:
     """Lets the canary in, and nobody else."""
 
+    generation = 0
+
     def __init__(self, token: str) -> None:
         self._expected = f"Bearer {token}"
 
@@ -62,6 +64,12 @@ class Reserved:
 
     def __init__(self, authorizer: Any) -> None:
         self._authorizer = authorizer
+
+    @property
+    def generation(self) -> int:
+        """That of the authorizer behind it."""
+        generation: int = self._authorizer.generation
+        return generation
 
     async def authorize(self, context: Any, method: str, realm: str) -> Caller:
         """As the authorizer says. Raises Denied; InvalidField for the reserved realm."""

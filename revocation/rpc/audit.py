@@ -9,7 +9,7 @@ from revocation.audit.seal import INSTALLATION
 from revocation.callers.roles import Caller
 from revocation.errors import InvalidField, Overloaded
 from revocation.node import Node
-from revocation.rpc.calls import Calls, Context
+from revocation.rpc.calls import Calls, Context, Lasting
 from revocation_api.v1 import audit_pb2 as pb
 from revocation_api.v1 import revocation_pb2
 from revocation_sdk._audit import NOWHERE, AuditEntry, AuditFrom, AuditPoint, AuditRecord, AuditStart
@@ -40,15 +40,16 @@ class AuditServicer:
             if self._followers >= limits.AUDIT_FOLLOWERS:
                 raise Overloaded("as many readers of the audit as this replica takes", retry_after_ms=5_000)
             self._followers += 1
+            lasting = self._calls.lasting(context, method, request.realm, caller)
             try:
-                await self._stream(request, caller, context)
+                await self._stream(request, lasting, context)
             finally:
                 self._followers -= 1
 
         method = "Follow:installation" if request.realm == INSTALLATION else "Follow"
         await self._calls.run(context, method, request.realm, body)
 
-    async def _stream(self, request: pb.FollowRequest, caller: Caller, context: Context) -> None:
+    async def _stream(self, request: pb.FollowRequest, lasting: Lasting, context: Context) -> None:
         starts = await self._desk.starts(request.realm, _points(request.after))
         await context.write(pb.FollowResponse(start=_start(starts)))
         heads = [start.head.number for start in starts]
@@ -58,8 +59,9 @@ class AuditServicer:
                 after[number] = request.after[number].number
         await self._send(request.realm, after, heads, context)
         await context.write(pb.FollowResponse(heads=pb.AuditHeads(heads=[_position(start.head) for start in starts])))
-        while request.follow and not self._calls.draining and not caller.expired:
+        while request.follow and not self._calls.draining:
             await self._desk.wait()
+            await lasting.still_allowed()
             stands = await self._desk.starts(request.realm, ())
             await self._send(request.realm, after, [stand.head.number for stand in stands], context)
 

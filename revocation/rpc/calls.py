@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -15,7 +17,7 @@ from prometheus_client import Counter, Histogram
 from revocation import limits
 from revocation.callers.auth import Authorizer
 from revocation.callers.roles import Caller
-from revocation.errors import Overloaded, ServiceError, Unavailable
+from revocation.errors import Denied, Overloaded, ServiceError, Unavailable
 from revocation.fairness.quotas import HOLD_S, Quotas
 from revocation.observability import tracing
 from revocation.observability.telemetry import Metrics, begin_request
@@ -111,6 +113,10 @@ class Calls:
             finally:
                 self._quotas.let_go(realm)
 
+    def lasting(self, context: Context, method: str, realm: str, caller: Caller) -> Lasting:
+        """The right to go on with a call that lasts, whose caller was authorised as it began."""
+        return Lasting(self._authorizer, context, method, realm, caller)
+
     def _refused(self, error: ServiceError) -> grpc.StatusCode:
         if isinstance(error, Overloaded) and error.limit:
             self._metrics.limits_reached.labels(error.limit).inc()
@@ -131,6 +137,26 @@ class Calls:
             self._meters[method, code] = meters
         meters[0].inc()
         meters[1].observe(seconds)
+
+
+@dataclass(slots=True)
+class Lasting:
+    """The right to go on with a stream: that of its caller, judged anew whenever the roles have changed."""
+
+    authorizer: Authorizer
+    context: Context
+    method: str
+    realm: str
+    caller: Caller
+
+    async def still_allowed(self) -> None:
+        """To be asked now and then; costs next to nothing as long as the roles are the same. Raises ServiceError."""
+        if self.caller.expired:
+            raise Denied("the identity of this stream has expired", reason="UNAUTHENTICATED")
+        if self.caller.judged_by == self.authorizer.generation:
+            return
+        with contextlib.suppress(Overloaded):  # thousands are judged at the same moment; the next time will do
+            self.caller = await self.authorizer.authorize(self.context, self.method, self.realm)
 
 
 _INTERNAL = ServiceError("a fault of the service; its log has more under the request id")

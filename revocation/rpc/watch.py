@@ -19,7 +19,7 @@ from revocation.fanout.hub import Beginning, Busy, RealmHub, Subscriber
 from revocation.fanout.landing import Verifier
 from revocation.node import Node
 from revocation.rpc import stream, wire
-from revocation.rpc.calls import Calls, Context
+from revocation.rpc.calls import Calls, Context, Lasting
 from revocation.rpc.signed import SharedSeals, challenge_of
 from revocation.service import Realm
 from revocation_api.v1 import revocation_pb2 as pb
@@ -71,6 +71,8 @@ class Watch:
             raise InvalidField("hello.protocol", f"must be {PROTOCOL}", reason="PROTOCOL_VIOLATION")
         realm = self._node.service.realm(hello.realm)
         hub = self._node.hub.realms[realm.name]
+        lasting = self.calls.lasting(context, "Watch", realm.name, caller)
+        await lasting.still_allowed()
         self._may_begin()
         verifier = _verifier(hello, caller)
         subscriber = Subscriber(verifier)
@@ -80,31 +82,25 @@ class Watch:
         await hub.prepare(resume)
         self._may_begin()  # still
         beginning = self._subscribe(hub, subscriber, resume)
-        identity = self._end_with_identity(subscriber, caller)
-        pings = asyncio.create_task(self._read_pings(requests, hub, subscriber), name="pings")
+        pings = asyncio.create_task(self._read_pings(requests, hub, subscriber, lasting), name="pings")
         try:
-            await self._node.subscribers.begin(hub, verifier)
-            welcome = self._welcome(realm, beginning)
-            with self._catching_up(hub.realm, beginning):
-                await self._begin(welcome, beginning, subscriber, context)
-            await self._write_out(subscriber, context)
+            with _ending_with_identity(subscriber, caller):
+                await self._node.subscribers.begin(hub, verifier)
+                welcome = self._welcome(realm, beginning)
+                with self._catching_up(hub.realm, beginning):
+                    await self._begin(welcome, beginning, subscriber, context)
+                await self._write_out(subscriber, context)
         finally:
-            if identity is not None:
-                identity.cancel()
-            hub.subscribers.discard(subscriber)
-            subscriber.end("gone")  # who still refers to it holds nothing of what was queued
-            self._node.subscribers.end(hub, verifier)
-            self._node.metrics.count_subscribers(realm.name, len(hub.subscribers))
+            self._leave(hub, subscriber, verifier)
             pings.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await pings
 
-    def _end_with_identity(self, subscriber: Subscriber, caller: Caller) -> asyncio.TimerHandle | None:
-        """A stream lasts no longer than the identity that opened it. To be cancelled when the stream ends before."""
-        if caller.until is None:
-            return None
-        left_s = max(0.0, caller.until - time.time())
-        return asyncio.get_running_loop().call_later(left_s, subscriber.end, "identity")
+    def _leave(self, hub: RealmHub, subscriber: Subscriber, verifier: Verifier) -> None:
+        hub.subscribers.discard(subscriber)
+        subscriber.end("gone")  # who still refers to it holds nothing of what was queued
+        self._node.subscribers.end(hub, verifier)
+        self._node.metrics.count_subscribers(hub.realm, len(hub.subscribers))
 
     def _seal(self, realm: str, challenge: bytes) -> Callable[[bytes], bytes] | None:
         """What signs for a stream that sent a challenge."""
@@ -212,7 +208,9 @@ class Watch:
         if why == "gone":
             return Unavailable("no ping for too long")
         if why == "identity":
-            return Denied("the bearer token of this stream has expired", reason="UNAUTHENTICATED")
+            return Denied("the identity of this stream has expired", reason="UNAUTHENTICATED")
+        if why == "roles":
+            return Denied("this identity may not follow this realm any more")
         if why == "drain":
             return Unavailable("this replica is shutting down", reason="DRAINING")
         if why == "protocol":
@@ -220,7 +218,7 @@ class Watch:
         return Unavailable("the stream cannot go on without a gap; connect again", reason="RESYNC")
 
     async def _read_pings(
-        self, requests: AsyncIterator[pb.WatchRequest], hub: RealmHub, subscriber: Subscriber
+        self, requests: AsyncIterator[pb.WatchRequest], hub: RealmHub, subscriber: Subscriber, lasting: Lasting
     ) -> None:
         loop = asyncio.get_running_loop()
         async for request in requests:  # who falls silent is noticed by `Node`, without a timer for each ping
@@ -230,6 +228,9 @@ class Watch:
                 subscriber.end("protocol")
                 return
             subscriber.heard = loop.time()
+            if not await _still_allowed(lasting):
+                subscriber.end("roles")
+                return
             self._note(hub, subscriber, request.ping)
             self._node.hub.ping(hub, subscriber, request.ping.nonce)
         subscriber.end("gone")
@@ -250,6 +251,28 @@ class Watch:
             asyncio.get_running_loop().call_later(
                 0.1 + grace_s * 0.5 * number / max(1, len(subscribers)), subscriber.end, "drain"
             )
+
+
+@contextlib.contextmanager
+def _ending_with_identity(subscriber: Subscriber, caller: Caller) -> Iterator[None]:
+    """A stream lasts no longer than the identity that opened it."""
+    if caller.until is None:
+        yield
+        return
+    left_s = max(0.0, caller.until - time.time())
+    end = asyncio.get_running_loop().call_later(left_s, subscriber.end, "identity")
+    try:
+        yield
+    finally:
+        end.cancel()
+
+
+async def _still_allowed(lasting: Lasting) -> bool:
+    try:
+        await lasting.still_allowed()
+    except ServiceError:
+        return False
+    return True
 
 
 def _verifier(hello: pb.Hello, caller: Caller) -> Verifier:

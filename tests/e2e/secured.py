@@ -74,17 +74,17 @@ class Secured:
         }
         (self.folder / "roles.json").write_text(json.dumps(roles))
 
-    def files(self, identity: str) -> tuple[Path, Path, Path]:
-        """CA, certificate and key of a client with a SPIFFE id, which trustme does not make."""
+    def files(self, identity: str, lasts_s: float = 3_600) -> tuple[Path, Path, Path]:
+        """CA, certificate and key of a client with a SPIFFE id, which trustme does not make; made when first asked."""
         name = identity.rpartition("/")[2]
         cert, key = self.folder / f"{name}.pem", self.folder / f"{name}.key"
         if not cert.exists():
             private = ec.generate_private_key(ec.SECP256R1())
             key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-            cert.write_bytes(self._sign(identity, private.public_key()).public_bytes(Encoding.PEM))
+            cert.write_bytes(self._sign(identity, private.public_key(), lasts_s).public_bytes(Encoding.PEM))
         return self.folder / "ca.pem", cert, key
 
-    def _sign(self, identity: str, public: ec.EllipticCurvePublicKey) -> x509.Certificate:
+    def _sign(self, identity: str, public: ec.EllipticCurvePublicKey, lasts_s: float) -> x509.Certificate:
         authority = x509.load_pem_x509_certificate(self.ca.cert_pem.bytes())
         ca_key = load_pem_private_key(self.ca.private_key_pem.bytes(), None)
         assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
@@ -97,7 +97,7 @@ class Secured:
             .public_key(public)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(minutes=5))
-            .not_valid_after(now + timedelta(hours=1))
+            .not_valid_after(now + timedelta(seconds=lasts_s))
             .add_extension(names, critical=True)
             .sign(ca_key, SHA256())
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -12,8 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from revocation.callers.roles import TABLE, Role
+from revocation_api.v1 import audit_pb2, audit_pb2_grpc, revocation_pb2_grpc
 from revocation_api.v1 import revocation_pb2 as pb
-from revocation_api.v1 import revocation_pb2_grpc
 from revocation_sdk import PermissionDenied
 from tests.e2e.installation import Installation
 from tests.e2e.processes import until
@@ -164,6 +164,76 @@ def test_roles_and_certificates_are_read_anew(secured: Secured) -> None:
     secured.write_server_certificate()
     assert not may_check()
     until(lambda: "certificates_reloaded" in secured.replica.log(), "the new certificate is in use")
+
+
+def a_stream(channel: grpc.Channel) -> Iterator[Any]:
+    """A verifier that pings for as long as it is heard."""
+
+    def said() -> Iterator[pb.WatchRequest]:
+        yield pb.WatchRequest(hello=pb.Hello(realm="default", protocol=1))
+        for nonce in range(600):
+            time.sleep(0.1)
+            yield pb.WatchRequest(ping=pb.Ping(nonce=nonce))
+
+    answers: Iterator[Any] = iter(revocation_pb2_grpc.RevocationServiceStub(channel).Watch(said(), timeout=60))
+    assert next(answers).WhichOneof("kind") == "welcome"
+    return answers
+
+
+def an_audit(channel: grpc.Channel) -> Iterator[Any]:
+    request = audit_pb2.FollowRequest(realm="default", follow=True)
+    answers: Iterator[Any] = iter(audit_pb2_grpc.AuditServiceStub(channel).Follow(request, timeout=60))
+    assert next(answers).WhichOneof("kind") == "start"
+    return answers
+
+
+def how_it_ends(answers: Iterator[Any]) -> str:
+    """Reads a stream to its end."""
+    with pytest.raises(grpc.RpcError) as ended:
+        for _ in answers:
+            pass
+    code: grpc.StatusCode = ended.value.code()
+    return code.name
+
+
+@pytest.mark.parametrize(("role", "stream"), [("verifier", a_stream), ("auditor", an_audit)])
+def test_a_stream_ends_with_the_role_that_allowed_it(
+    secured: Secured, role: str, stream: Callable[[grpc.Channel], Iterator[Any]]
+) -> None:
+    """Other changes of the roles end nothing; the one that takes the role away does, within seconds."""
+    identity = f"spiffe://test/former-{role}"
+    held = (identity, role, ["default"])
+    secured.write_roles([*ROLES, held])
+    with secured.channel(identity) as channel:
+        until(lambda: not refused(lambda: stream(channel)), "the role is there")
+        answers = stream(channel)
+        reloads = secured.replica.log().count("roles_reloaded")
+        secured.write_roles([*ROLES, held, (STRANGER, "verifier", ["other"])])
+        until(lambda: secured.replica.log().count("roles_reloaded") > reloads, "the roles are read anew")
+        assert next(answers)
+        secured.write_roles(ROLES)
+        assert how_it_ends(answers) == "PERMISSION_DENIED"
+
+
+@pytest.mark.parametrize(("role", "stream"), [("verifier", a_stream), ("auditor", an_audit)])
+def test_a_stream_ends_with_the_certificate_that_opened_it(
+    secured: Secured, role: str, stream: Callable[[grpc.Channel], Iterator[Any]]
+) -> None:
+    identity = f"spiffe://test/short-{role}"
+    secured.write_roles([*ROLES, (identity, role, ["default"])])
+    secured.files(identity, lasts_s=8)
+    with secured.channel(identity) as channel:
+        until(lambda: not refused(lambda: stream(channel)), "the role is there")
+        assert how_it_ends(stream(channel)) == "UNAUTHENTICATED"
+    secured.write_roles(ROLES)
+
+
+def refused(begin: Callable[[], Any]) -> bool:
+    try:
+        begin()
+    except grpc.RpcError:
+        return True
+    return False
 
 
 def test_readiness_needs_no_identity(secured: Secured) -> None:

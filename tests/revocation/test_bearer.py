@@ -109,7 +109,7 @@ class Desk:
 
     def write(self, identity: str = f"{ISSUER}#{LOGIN}") -> None:
         bind = {"identity": identity, "roles": ["revoker"], "realms": ["default"]}
-        bearer = {"issuer": ISSUER, "audience": "revocation", **self.bearer}
+        bearer = {"issuer": ISSUER, "audience": "revocation"} | self.bearer
         self.path.write_text(json.dumps({"bearer": [bearer], "bind": [bind]}))
 
     async def why(self, token: str) -> str:
@@ -259,3 +259,32 @@ def test_what_cannot_be_a_source_of_keys_is_refused_at_the_start(tmp_path: Path,
 def test_unavailable_is_no_denial() -> None:
     """The SDK tries again on the one and not on the other."""
     assert not issubclass(Unavailable, Denied)
+
+
+async def test_a_token_that_is_being_verified_while_the_roles_change_is_judged_by_the_new_ones(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_bytes(cluster.body)
+    desk = Desk(tmp_path, jwks_file=str(path))
+    token, arrived, go_on, verify = cluster.token(), threading.Event(), threading.Event(), desk.authorizer._verify
+
+    def slowly(token: str) -> Any:
+        verified = verify(token)
+        arrived.set()
+        assert go_on.wait(60)
+        return verified
+
+    desk.authorizer._verify = slowly  # type: ignore[method-assign]
+    waiting = asyncio.create_task(desk.why(token))
+    await asyncio.to_thread(arrived.wait, 60)
+    desk.bearer["audience"] = "another"
+    desk.write()
+    desk.authorizer._next_look = 0
+    generation = desk.authorizer.generation
+    go_on.set()
+
+    assert await waiting == "UNAUTHENTICATED"
+    assert await desk.why(token) == "UNAUTHENTICATED"
+    assert await desk.why(cluster.token(aud=["another"])) == "in"
+    assert generation == desk.authorizer.generation > 1
