@@ -77,7 +77,13 @@ class RealmLimits(BaseModel):
 
 
 class RealmSettings(BaseModel):
-    """Settings of one realm. A lowered limit takes effect only after the old one has passed."""
+    """Settings of one realm.
+
+    A lowered `max_token_life_s` or `absolute_timeout_s` holds at once, also for tokens and sessions that exist: verifiers
+    refuse what lives longer, and nobody refreshes beyond the new end. Timeouts and grace are otherwise fixed when a
+    session is opened. Raise a lowered limit again only after the old one has passed: cutoffs made meanwhile are
+    remembered for as long as the lower one asks.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -94,7 +100,8 @@ class RealmSettings(BaseModel):
     """A session that is not refreshed or touched for so long ends. 0: never."""
 
     absolute_timeout_s: Annotated[int, Field(ge=60, le=LONGEST_LIFE_S)] = 30 * DAY_S
-    """A session ends this long after its opening, whatever happens."""
+    """A session ends this long after its opening, whatever happens. Lowered, it ends older sessions, too; access tokens
+    minted before live on to their `exp`, or until they are revoked."""
 
     grace_ms: Annotated[int, Field(ge=0, le=300_000)] = 10_000
     """A refresh repeated within it gets the same successor; later it is theft. 0: always theft."""

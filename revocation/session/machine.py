@@ -264,7 +264,7 @@ def _touch(session: Session, now_ms: int) -> Commit:
 
 
 def capped(session: Session, absolute_ms: int) -> Session:
-    """The session under a lowered limit of its realm, beyond which nobody remembers a cutoff."""
+    """The session under a lowered limit of its realm, beyond which nobody remembers a cutoff. Its tokens live on."""
     return replace(session, ends_ms=min(session.ends_ms, session.opened_ms + absolute_ms))
 
 
@@ -274,5 +274,8 @@ def token_expiry_s(session: Session, now_ms: int, life_s: int) -> int:
 
 
 def last_token_s(session: Session, now_ms: int) -> int:
-    """When the last access token that was ever minted for the session has expired, whatever a lost record said."""
-    return min(now_ms + session.life_s * 1000, session.ends_ms) // 1000 + 1
+    """When the last access token that was ever minted for the session has expired, whatever a lost record said.
+
+    Not bounded by the session's end: a realm that has lowered it did not shorten the tokens minted before.
+    """
+    return now_ms // 1000 + session.life_s + 1

@@ -172,6 +172,13 @@ def test_a_lowered_limit_of_the_realm_holds_at_once() -> None:
     assert capped(opened(), 10**10).ends_ms == T0 + POLICY.absolute_ms
 
 
+@pytest.mark.parametrize("absolute_ms", [1_000, 60_000, 10**10])
+def test_an_end_is_remembered_for_every_token_minted_before_the_limit_was_lowered(absolute_ms: int) -> None:
+    """The tokens did not become shorter with the session."""
+    minted = token_expiry_s(opened(), T0 + 500, 600)
+    assert last_token_s(capped(opened(), absolute_ms), T0 + 500) > minted
+
+
 def test_what_a_caller_does_not_say_about_the_device_stays() -> None:
     commit = step(opened(), Refresh(1, "k1", b"", Device(address="198.51.100.7")), T0)
     assert commit.session.device == Device("phone", "198.51.100.7")

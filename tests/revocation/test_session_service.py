@@ -204,6 +204,22 @@ async def test_the_end_by_idleness_has_a_name_for_a_while(nodes: Nodes) -> None:
     assert await ended(nodes.caller().touch(grant.sid)) == "idle"
 
 
+async def test_a_lowered_limit_brings_no_ended_session_back(redis_url: str) -> None:
+    """Access tokens that were minted before it live longer than their session now does."""
+    async with running(redis_url) as nodes:
+        login, stolen = await nodes.caller().open(), await nodes.caller().open("bob")
+        await nodes.caller().refresh(await nodes.caller().refresh(stolen))
+    async with running(redis_url, realm={"absolute_timeout_s": 60, "idle_timeout_s": 0}) as nodes:
+        await nodes.caller().end(login.sid)
+        assert (await refused(nodes.caller().refresh(stolen))).reason == "REFRESH_REUSED"
+        await nodes.advance(400)
+        while nodes.nodes[0].store_ms() < (login.issued_at + 400) * 1000:
+            await asyncio.sleep(0.01)
+        assert nodes.nodes[0].store_ms() < login.expires_at * 1000
+        assert nodes.verdict(login) is not None
+        assert nodes.verdict(stolen) is not None
+
+
 async def test_a_touch_keeps_a_session_and_is_mostly_read_only(nodes: Nodes) -> None:
     grant = await nodes.caller().open()
     key = next(iter([key async for key in nodes.raw.scan_iter("*:ses:*")]))
