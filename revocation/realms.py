@@ -79,9 +79,9 @@ class RealmLimits(BaseModel):
 class RealmSettings(BaseModel):
     """Settings of one realm.
 
-    A lowered `max_token_life_s` or `absolute_timeout_s` holds at once, also for tokens and sessions that exist: verifiers
-    refuse what lives longer, and nobody refreshes beyond the new end. Timeouts and grace are otherwise fixed when a
-    session is opened. Raise a lowered limit again only after the old one has passed: cutoffs made meanwhile are
+    A lowered `max_token_life_s` or `absolute_timeout_s` holds at once, also for tokens and sessions that exist:
+    verifiers refuse what lives longer, and nobody refreshes beyond the new end. Timeouts and grace are otherwise fixed
+    when a session is opened. Raise a lowered limit again only after the old one has passed: cutoffs made meanwhile are
     remembered for as long as the lower one asks.
     """
 

@@ -157,7 +157,7 @@ class FakeSessions:
             refresh_token=f"fake.{session.sid}.{session.generation}",
             subject=session.subject,
             client_id=session.client_id,
-            version=self._cutoffs(session),
+            version=session.versions,
             issued_at=int(now),
             expires_at=min(int(now) + life, session.expires_at),
             session_expires_at=session.expires_at,

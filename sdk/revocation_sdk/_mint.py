@@ -1,7 +1,9 @@
 """Makes access tokens (RFC 9068) that this system can take back. No network, and no clock but the store's.
 
 `iat` and `exp` are the store's time, never our own: a token minted by a machine whose clock is wrong, or that was
-suspended in between, is short rather than too long. The versions are the highest that anybody told us.
+suspended in between, is short rather than too long. The versions of a token with a session are the session's, whatever
+we have heard since: a cutoff that came after the grant has ended the session, and its tokens must not survive. Those of
+a token without one come from a fresh view.
 """
 
 from __future__ import annotations
@@ -91,12 +93,10 @@ class Mint:
         return self._signed(sub, client_id, versions, times, own)
 
     def from_grant(self, grant: Grant, own: Mapping[str, Any]) -> Login:
-        """What a session's owner gets: exactly what the service granted, with versions not below our own view's."""
-        known = self._versions(grant.subject, grant.client_id)
-        told = (*grant.version, 0, 0, 0)
-        versions = (max(known[0], told[0]), max(known[1], told[1]), max(known[2], told[2]))
+        """What a session's owner gets: exactly what the service granted."""
+        subject, client, realm, *_ = (*grant.version, 0, 0, 0)
         times = {"sid": grant.session_id, "iat": grant.issued_at, "exp": grant.expires_at}
-        token = self._signed(grant.subject, grant.client_id, versions, times, own)
+        token = self._signed(grant.subject, grant.client_id, (subject, client, realm), times, own)
         return Login(token, grant.refresh_token, grant.session_id, grant.expires_at)
 
     def _versions(self, sub: str, client_id: str | None) -> Versions:

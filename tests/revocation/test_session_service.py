@@ -213,7 +213,7 @@ async def test_a_lowered_limit_brings_no_ended_session_back(redis_url: str) -> N
         await nodes.caller().end(login.sid)
         assert (await refused(nodes.caller().refresh(stolen))).reason == "REFRESH_REUSED"
         await nodes.advance(400)
-        while nodes.nodes[0].store_ms() < (login.issued_at + 400) * 1000:
+        while nodes.nodes[0].store_ms() < (login.issued_at + 400) * 1000:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         assert nodes.nodes[0].store_ms() < login.expires_at * 1000
         assert nodes.verdict(login) is not None

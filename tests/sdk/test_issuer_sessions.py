@@ -16,7 +16,7 @@ from revocation_sdk import (
 )
 from revocation_sdk.issuer import AsyncTokenIssuer
 from revocation_sdk.testing import AsyncFakeRevocations, FakeRevocations
-from revocation_sdk.types import ClientSettings, Login
+from revocation_sdk.types import ClientSettings, Grant, Login
 from tests.sdk.forge import (
     AUDIENCE,
     EC,
@@ -31,6 +31,12 @@ from tests.sdk.forge import (
     times,
     verifier_of,
 )
+
+CUTOFFS: list[Callable[[FakeRevocations], object]] = [
+    lambda client: client.revoke_subject("alice"),
+    lambda client: client.revoke_client("app"),
+    lambda client: client.revoke_realm(),
+]
 
 
 @pytest.fixture
@@ -126,16 +132,38 @@ def test_as_many_sessions_as_allowed(client: FakeRevocations) -> None:
         issuer.login("alice", "app")
 
 
-def test_versions_come_from_the_grant_and_the_view(client: FakeRevocations) -> None:
-    """Whichever is higher: neither may have heard of the other's."""
-    issuer = issuer_of(client)
+@pytest.mark.parametrize("revoke", CUTOFFS)
+def test_a_login_right_after_a_cutoff_is_valid(
+    client: FakeRevocations, revoke: Callable[[FakeRevocations], object]
+) -> None:
+    """Though the issuer's own view has not heard of it: the versions are what the service grants."""
+    issuer, verifier = issuer_of(client), verifier_of(client)
     client.go_stale()
-    FakeRevocations(client.service).revoke_subject("alice")  # elsewhere
-    login = issuer.login("alice")
-    assert read(login.access_token)[1]["tver"] == [START * 1000]
+    revoke(FakeRevocations(client.service))  # elsewhere
+    login = issuer.login("alice", "app")
+    assert max(read(login.access_token)[1]["tver"]) == START * 1000
+    client.go_fresh()
+    assert reason(verifier, login.access_token) == ""
     client.go_stale(reachable=False)
     with pytest.raises(Unavailable):
         issuer.refresh(login.refresh_token)
+
+
+@pytest.mark.parametrize("revoke", CUTOFFS)
+def test_what_is_minted_for_a_session_that_a_cutoff_has_ended_is_refused(
+    client: FakeRevocations, revoke: Callable[[FakeRevocations], object]
+) -> None:
+    """The refresh was granted, then came the cutoff, and the issuer heard of it before it minted."""
+    issuer, verifier = issuer_of(client), verifier_of(client)
+
+    def claims(_: Grant) -> None:
+        revoke(client)
+
+    late = issuer.refresh(issuer.login("alice", "app").refresh_token, claims=claims)
+    assert reason(verifier, late.access_token) == "revoked"
+    with pytest.raises(SessionEnded):
+        issuer.refresh(late.refresh_token)
+    assert reason(verifier, issuer.login("alice", "app").access_token) == ""
 
 
 async def test_the_async_twin() -> None:
