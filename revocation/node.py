@@ -10,6 +10,7 @@ from revocation.audit.seal import INSTALLATION
 from revocation.callers.roles import NOBODY, Caller
 from revocation.commit import Committer
 from revocation.config.settings import Ack, Config
+from revocation.errors import OutcomeUnknown, Unavailable
 from revocation.fairness.quotas import Quotas
 from revocation.fanout.asks import Asks, Sealer
 from revocation.fanout.hub import Hub
@@ -30,7 +31,7 @@ from revocation.replication.replica import Replica, ReplicaOptions
 from revocation.service import Realm, Revocations
 from revocation.session.keys import SessionKeys
 from revocation.session.service import Sessions
-from revocation.store import Durability, Member
+from revocation.store import Durability, Member, StoreUnavailable
 from revocation.store.rails import FullStore
 from revocation_sdk._audit import AuditPoint
 
@@ -170,18 +171,30 @@ class Node:
     async def strike(self, member: str, caller: Caller = NOBODY) -> list[tuple[int, AuditPoint]]:
         """Strikes a member off by an operator's order: in which partitions, and where the audit tells of it.
 
-        Nowhere if it is not listed or was heard of just now.
+        Nowhere if it is not listed or was heard of just now. Raises Unavailable if nothing was done, or OutcomeUnknown.
         """
-        struck = []
-        for replica in self.replicas:
-            log_id = replica.registry.log_id
-            audit = self.audit.striking(replica.index, log_id, member, caller)
-            point = await self._store.strike_by_order(replica.index, log_id, member, replica.detect_ms, audit)
-            if isinstance(point, AuditPoint):
-                struck.append((replica.index, point))
-                self.audit.auditor.note(replica.index, log_id, INSTALLATION, point)
-            replica.doubt()
+        struck: list[tuple[int, AuditPoint]] = []
+        try:
+            for replica in self.replicas:
+                point = await self._strike(replica, member, caller)
+                if point is not None:
+                    struck.append((replica.index, point))
+        except StoreUnavailable as error:
+            if error.did_nothing and not struck:
+                raise Unavailable("the store cannot be reached", reason="STORE_UNAVAILABLE") from None
+            text = "the store went away; `members list` shows where the member is still listed, once the store is back"
+            raise OutcomeUnknown(text) from None
         return struck
+
+    async def _strike(self, replica: Replica, member: str, caller: Caller) -> AuditPoint | None:
+        log_id = replica.registry.log_id
+        audit = self.audit.striking(replica.index, log_id, member, caller)
+        point = await self._store.strike_by_order(replica.index, log_id, member, replica.detect_ms, audit)
+        replica.doubt()
+        if not isinstance(point, AuditPoint):
+            return None
+        self.audit.auditor.note(replica.index, log_id, INSTALLATION, point)
+        return point
 
 
 def _durability(ack: Ack) -> Durability:

@@ -241,11 +241,8 @@ class Revocations:
             *(self._committers[partition].commit(op, deadline) for partition, op in ops), return_exceptions=True
         )
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        for failure in failures:
-            if len(failures) == len(outcomes) or not isinstance(failure, ServiceError):
-                raise failure
         if failures:
-            raise OutcomeUnknown("a part of the batch was committed; retry with the same op id to complete it")
+            raise _failure(failures, whole=len(failures) == len(outcomes))
         done = [outcome for outcome in outcomes if isinstance(outcome, OpResult)]
         return [(partition, result) for (partition, _), result in zip(ops, done, strict=True)]
 
@@ -356,6 +353,19 @@ class Revocations:
             now = min(self._clock.wall_ms(), replica.store_ms()) / 1000
             for history in replica.partition.realms.values():
                 history.view.drop_expired(now)
+
+
+def _failure(failures: Sequence[BaseException], *, whole: bool) -> BaseException:
+    """What a batch fails by. That nothing was committed can be said only if `whole` of it has certainly failed."""
+    for failure in failures:
+        if not isinstance(failure, ServiceError):
+            return failure
+    for failure in failures:
+        if isinstance(failure, OutcomeUnknown):
+            return failure
+    if whole:
+        return failures[0]
+    return OutcomeUnknown("a part of the batch was committed; retry with the same op id to complete it")
 
 
 def _beyond(prefix: str) -> InvalidField:

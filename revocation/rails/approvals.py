@@ -6,16 +6,18 @@ op record of an approved operation has the approval's name: so it is committed o
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from dataclasses import replace
 
 from revocation.audit.seal import Auditor
 from revocation.callers.roles import Caller
-from revocation.errors import Guarded, Unavailable
+from revocation.errors import Guarded
 from revocation.limits import APPROVAL_S
 from revocation.model import Operation, Target, request_digest
-from revocation.replication.replica import Replica
-from revocation.session.gate import Call, until
+from revocation.replication.replica import NotReady, Replica
+from revocation.session.gate import Call, refuse_if_full, until
+from revocation.session.policy import wait_usable
 from revocation.store import Closed
 from revocation.store.rails import RailsStore
 from revocation_sdk._audit import Action, AuditRecord
@@ -62,13 +64,16 @@ class Approvals:
 
     async def _kept(self, realm: str, name: str, new: str, deadline: float, record: AuditRecord | None = None) -> str:
         async with until(deadline, Call()):
-            log_id = self._replica.standing().log_id
-            audit = self._auditor.seal(0, log_id, realm, [record])
-            kept = await self._store.approval(log_id, realm, name, APPROVAL_S * 1000, new, audit)
-        if isinstance(kept, Closed):
-            self._replica.doubt()
-            raise Unavailable("the store is not usable at the moment")
-        return kept
+            while True:
+                with contextlib.suppress(NotReady):
+                    log_id = self._replica.standing().log_id
+                    audit = self._auditor.seal(0, log_id, realm, [record])
+                    kept = await self._store.approval(log_id, realm, name, APPROVAL_S * 1000, new, audit)
+                    if not isinstance(kept, Closed):
+                        return kept
+                    refuse_if_full(kept)
+                    self._replica.doubt()
+                await wait_usable(self._replica)
 
 
 def _digest(target: Target) -> str:

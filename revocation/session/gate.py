@@ -35,7 +35,7 @@ async def until(deadline: float, call: Call) -> AsyncIterator[None]:
     try:
         async with asyncio.timeout_at(deadline):
             yield
-    except TimeoutError:
+    except (TimeoutError, NotReady):
         if call.tried:
             raise OutcomeUnknown(
                 "the store did not answer in time; retry, with the same op id if there is one"
@@ -45,6 +45,13 @@ async def until(deadline: float, call: Call) -> AsyncIterator[None]:
         if call.tried:
             raise OutcomeUnknown(f"the store went away; {_RETRY}") from None
         raise Unavailable("the store cannot be reached", reason="STORE_UNAVAILABLE") from None
+
+
+def refuse_if_full(reply: Closed) -> None:
+    """Raises Overloaded if the store refused because it is full."""
+    if reply in FULL:
+        limit, text, _ = FULL[reply]
+        raise Overloaded(text, retry_after_ms=1_000, limit=limit)
 
 
 AT_ONCE = 32
@@ -162,8 +169,6 @@ class SessionGate:
         return Turned.CHANGED if reply is Turned.LATE else reply
 
     async def _closed(self, reply: Closed) -> None:
-        if reply in FULL:
-            limit, text, _ = FULL[reply]
-            raise Overloaded(text, retry_after_ms=1_000, limit=limit)
+        refuse_if_full(reply)
         self.replica.doubt()
         await wait_usable(self.replica)

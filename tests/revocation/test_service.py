@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from revocation.errors import InvalidField
+from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, ServiceError, Unavailable
 from revocation.model import Operation, Target, Tokens
 from revocation.realms import RealmSettings
 from revocation.service import Realm, Revocations
@@ -111,3 +111,27 @@ async def test_a_batch_is_divided_as_release_0_1_0_divided_it(partitions: int) -
         set(rows[start : start + 500]) for _, rows in sorted(by_partition.items()) for start in range(0, len(rows), 500)
     ]
     assert world.committed() == {same.key(number): rows for number, rows in enumerate(pieces)}
+
+
+@pytest.mark.parametrize("first", [Unavailable("nothing was committed"), Overloaded("full", retry_after_ms=1)])
+@pytest.mark.parametrize("done", [0, 1])
+async def test_a_batch_of_which_a_part_may_have_been_committed_is_an_unknown_outcome(
+    first: ServiceError, done: int
+) -> None:
+    """Whatever the other parts say: "nothing was committed" must be true of all of them."""
+    world = World(1)
+    outcomes: list[Any] = [first, OutcomeUnknown("perhaps"), first, OpResult(OpState.DONE)][: 3 + done]
+    answers = iter(outcomes)
+
+    async def commit(op: Op, deadline: float) -> OpResult:
+        answer: Any = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return cast(OpResult, answer)
+
+    world.commit = commit  # type: ignore[method-assign]
+    tokens = Tokens(
+        None, [f"jti-{number}" for number in range(500 * len(outcomes))], [NOW_S + 300] * 500 * len(outcomes)
+    )
+    with pytest.raises(OutcomeUnknown):
+        await world.service.revoke_tokens(operation(), tokens, 0)
