@@ -39,8 +39,8 @@ SNAPSHOT_PATIENCE_S = 10.0
 FAREWELL_S = 1.0
 """How long the last word of a call may wait for a peer that does not read."""
 
-AUDIT_FOLLOWERS = 32
-"""Streams of the audit at the same time."""
+AUDIT_FOLLOWERS = 64
+"""Streams of the audit at the same time; realms share them."""
 
 HELLO_TIMEOUT_S = 10.0
 SILENCE_S = 120.0

@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from revocation.errors import Overloaded
+from revocation.fairness.places import Places
 from revocation.keys.keyring import Keyring
 from revocation.store import StoreUnavailable
 from revocation.store.mailbox import MailStore, Post
@@ -27,8 +28,8 @@ from revocation.store.mailbox import MailStore, Post
 log = structlog.get_logger("revocation.asks")
 
 QUESTIONS = "asks"
-MOST_QUESTIONS = 64
-"""Questions of this replica, and of all others, that are open at the same time."""
+MOST_QUESTIONS = 128
+"""Questions of this replica, and of all others, that are open at the same time; realms share them."""
 
 _KEPT = 512
 _KEEP_MS = 120_000
@@ -90,6 +91,7 @@ class Asks:
         self._telling: set[asyncio.Task[None]] = set()
         self._open: dict[str, Question] = {}
         self._answering: dict[str, asyncio.Task[None]] = {}
+        self._places_to_ask, self._places_to_answer = Places(MOST_QUESTIONS), Places(MOST_QUESTIONS)
         self.reading = asyncio.Event()
 
     def register(self, kind: str, answerer: Answerer) -> None:
@@ -113,9 +115,11 @@ class Asks:
 
     @asynccontextmanager
     async def ask(self, kind: str, body: Body, timeout_s: float) -> AsyncIterator[Question]:
-        """Asks all replicas, this one too. Raises StoreUnavailable, or Overloaded at the limit."""
-        if len(self._open) >= MOST_QUESTIONS:
-            raise Overloaded("too many are waiting at this replica", retry_after_ms=1_000)
+        """Asks all replicas, this one too. Raises StoreUnavailable, or Overloaded at the limit of the body's realm."""
+        realm = _realm(body)
+        if not self._places_to_ask.take(realm):
+            text = "as many calls of this realm wait for verifiers as this replica takes"
+            raise Overloaded(text, retry_after_ms=1_000, limit="questions")
         question = Question(secrets.token_hex(16))
         self._open[question.id] = question
         try:
@@ -125,6 +129,7 @@ class Asks:
             yield question
         finally:
             del self._open[question.id]
+            self._places_to_ask.leave(realm)
             with suppress(StoreUnavailable):
                 await self._say(QUESTIONS, question.id, do="over")
 
@@ -188,7 +193,8 @@ class Asks:
 
     def _begin(self, message: dict[str, Any]) -> None:
         answerer = self._answerers.get(message["do"])
-        if answerer is None or len(self._answering) >= MOST_QUESTIONS:
+        realm = _realm(message["body"])
+        if answerer is None or not self._places_to_answer.take(realm):
             return  # the asker counts this replica as silent
         question, box = message["id"], f"answers:{message['from']}"
         deadline = asyncio.get_running_loop().time() + min(message["left_ms"], _KEEP_MS) / 1000
@@ -198,7 +204,11 @@ class Asks:
 
         task = asyncio.create_task(self._answer(answerer, message["body"], deadline, tell), name="answer")
         self._answering[question] = task
-        task.add_done_callback(lambda _: self._answering.pop(question, None))
+        task.add_done_callback(lambda _: self._answered(question, realm))
+
+    def _answered(self, question: str, realm: str) -> None:
+        self._answering.pop(question, None)
+        self._places_to_answer.leave(realm)
 
     @staticmethod
     async def _answer(answerer: Answerer, body: Body, deadline: float, tell: Tell) -> None:
@@ -214,3 +224,8 @@ class Asks:
         task = self._answering.pop(question, None)
         if task is not None:
             task.cancel()
+
+
+def _realm(body: Body) -> str:
+    """Whose question it is."""
+    return str(body.get("realm", ""))

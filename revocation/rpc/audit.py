@@ -8,6 +8,7 @@ from revocation import limits
 from revocation.audit.seal import INSTALLATION
 from revocation.callers.roles import Caller
 from revocation.errors import InvalidField, Overloaded
+from revocation.fairness.places import Places
 from revocation.node import Node
 from revocation.rpc.calls import Calls, Context, Lasting
 from revocation_api.v1 import audit_pb2 as pb
@@ -29,7 +30,7 @@ class AuditServicer:
         self._calls = calls
         self._node = node
         self._desk = node.audit
-        self._followers = 0
+        self._places = Places(limits.AUDIT_FOLLOWERS)
 
     async def Follow(self, request: pb.FollowRequest, context: Context) -> None:
         """Sends the entries with `context.write`, so that errors become statuses as everywhere."""
@@ -37,14 +38,14 @@ class AuditServicer:
         async def body(caller: Caller, _: float) -> None:
             if request.realm != INSTALLATION:
                 self._node.service.realm(request.realm)
-            if self._followers >= limits.AUDIT_FOLLOWERS:
-                raise Overloaded("as many readers of the audit as this replica takes", retry_after_ms=5_000)
-            self._followers += 1
+            if not self._places.take(request.realm):
+                text = "as many readers of this realm's audit as this replica takes"
+                raise Overloaded(text, retry_after_ms=5_000, limit="audit_followers")
             lasting = self._calls.lasting(context, method, request.realm, caller)
             try:
                 await self._stream(request, lasting, context)
             finally:
-                self._followers -= 1
+                self._places.leave(request.realm)
 
         method = "Follow:installation" if request.realm == INSTALLATION else "Follow"
         await self._calls.run(context, method, request.realm, body)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from revocation.errors import Overloaded
-from revocation.fanout.asks import MOST_QUESTIONS, QUESTIONS, Asks, Body, Sealer, Tell
+from revocation.fanout.asks import MOST_QUESTIONS, QUESTIONS, Asks, Body, Question, Sealer, Tell
 from revocation.keys.keyring import Keyring, new_secret
 from revocation.store import StoreUnavailable
 from revocation.store.memory import MemoryStore
@@ -112,18 +113,42 @@ async def test_what_an_answerer_raises_ends_nothing_else() -> None:
                 assert (await question.answers.get())[1]["echo"] == "y"
 
 
-async def test_more_questions_than_may_be_open_are_refused() -> None:
-    async with talking(a_store(), "a") as (one,):
-        opened = [one.ask("nothing", {}, LIMIT_S) for _ in range(MOST_QUESTIONS)]
-        for question in opened:
-            await question.__aenter__()
-        with pytest.raises(Overloaded):
-            async with one.ask("nothing", {}, LIMIT_S):
-                pass
-        for question in opened:
-            await question.__aexit__(None, None, None)
-        async with one.ask("nothing", {}, LIMIT_S):
-            pass
+async def test_one_realm_leaves_places_to_ask_and_to_answer_for_another() -> None:
+    """A realm has its share of the places of its replica, and of those of all that it asks (I6)."""
+    answering: list[str] = []
+
+    async def forever(body: Body, deadline: float, tell: Tell) -> None:
+        answering.append(body["realm"])
+        await tell({})
+        await asyncio.sleep(LIMIT_S)
+
+    async with talking(a_store(), "a", "b", "answers") as (one, other, answers), AsyncExitStack() as stack:
+        answers.register("forever", forever)
+
+        async def ask(asker: Asks, realm: str) -> Question:
+            return await stack.enter_async_context(asker.ask("forever", {"realm": realm}, LIMIT_S))
+
+        for asker in (one, other):
+            for _ in range(MOST_QUESTIONS // 2):
+                await ask(asker, "greedy")
+            with pytest.raises(Overloaded) as refused:
+                await ask(asker, "greedy")
+            assert (refused.value.limit, refused.value.retry_after_ms) == ("questions", 1_000)
+        async with asyncio.timeout(LIMIT_S):
+            for asker in (one, other):
+                await (await ask(asker, "modest")).answers.get()
+        assert Counter(answering) == {"greedy": MOST_QUESTIONS // 2, "modest": 2}
+
+
+async def test_a_question_that_is_over_gives_its_places_back() -> None:
+    async def at_once(body: Body, deadline: float, tell: Tell) -> None:
+        await tell({})
+
+    async with talking(a_store(), "a") as (one,), asyncio.timeout(LIMIT_S):
+        one.register("at once", at_once)
+        for _ in range(2 * MOST_QUESTIONS):
+            async with one.ask("at once", {"realm": "r"}, LIMIT_S) as question:
+                await question.answers.get()
 
 
 async def test_it_goes_on_with_a_store_that_went_away_and_forgot_everything() -> None:
