@@ -267,10 +267,10 @@ class Revocations:
 
     async def check(
         self, realm_name: str, facts: Facts, not_older_than: Sequence[Position], deadline: float
-    ) -> tuple[Revoked | None, tuple[Position, ...]]:
-        """The verdict on a token, complete as of a moment after this call. Raises Unavailable."""
+    ) -> tuple[Revoked | None, tuple[Position, ...], int]:
+        """The verdict on a token, complete as of a moment after this call, and the store's time. Raises Unavailable."""
         realm = self.realm(realm_name)
-        await self.prove(deadline)
+        store_ms = max(proof.store_ms for proof in await self.prove(deadline))
         self._require(realm, not_older_than)
         now = self._now_s()
         verdicts = [
@@ -279,7 +279,7 @@ class Revocations:
         ]
         found = [verdict for verdict in verdicts if verdict is not None]
         narrowest = min(found, key=lambda verdict: verdict.target) if found else None
-        return narrowest, self._realm_positions(realm)
+        return narrowest, self._realm_positions(realm), store_ms
 
     async def versions(
         self, realm_name: str, issuer: str | None, subject: str | None, client_id: str | None, deadline: float

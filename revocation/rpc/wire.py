@@ -185,9 +185,9 @@ def receipt(op: str, value: Receipt) -> pb.RevokeResponse:
     )
 
 
-def verdict(revoked: Revoked | None, positions: Iterable[Position]) -> pb.CheckResponse:
+def verdict(revoked: Revoked | None, positions: Iterable[Position], store_ms: int) -> pb.CheckResponse:
     """The answer to a Check."""
-    response = pb.CheckResponse(position=stream.positions(positions))
+    response = pb.CheckResponse(position=stream.positions(positions), store_ms=store_ms)
     if revoked is not None:
         response.revoked = pb.Kind.ValueType(int(revoked.target))
         response.since_ms = revoked.since_ms

@@ -573,10 +573,13 @@ class CheckResponse(google.protobuf.message.Message):
     REVOKED_FIELD_NUMBER: builtins.int
     SINCE_MS_FIELD_NUMBER: builtins.int
     POSITION_FIELD_NUMBER: builtins.int
+    STORE_MS_FIELD_NUMBER: builtins.int
     revoked: Global___Kind.ValueType
     """Absent: not revoked."""
     since_ms: builtins.int
     """When, for subject, client and realm: milliseconds since 1970 by the store's clock; else 0."""
+    store_ms: builtins.int
+    """the store's time, read after the call arrived: `exp` is judged by the larger clock; 0: not told"""
     @property
     def position(self) -> Global___Positions: ...
     def __init__(
@@ -585,9 +588,10 @@ class CheckResponse(google.protobuf.message.Message):
         revoked: Global___Kind.ValueType | None = ...,
         since_ms: builtins.int = ...,
         position: Global___Positions | None = ...,
+        store_ms: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_revoked", b"_revoked", "position", b"position", "revoked", b"revoked"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_revoked", b"_revoked", "position", b"position", "revoked", b"revoked", "since_ms", b"since_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_revoked", b"_revoked", "position", b"position", "revoked", b"revoked", "since_ms", b"since_ms", "store_ms", b"store_ms"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_revoked", b"_revoked"]) -> typing.Literal["revoked"] | None: ...
 
 Global___CheckResponse: typing_extensions.TypeAlias = CheckResponse
