@@ -106,6 +106,8 @@ class Follower:
         self.settings = RealmSettings()
         self.replica = ""
         self.goodbye: Goodbye | None = None
+        self._told: Lease | None = None
+        """The last lease there was, though it be taken back: the store's time, which it tells, goes on."""
         self._positions: tuple[Position, ...] = ()
         self._places: tuple[deque[Position], ...] = ()
         """By partition, the last positions that the view went through: it holds all that is before any of them."""
@@ -159,6 +161,17 @@ class Follower:
         self.lease = None
         self._pings.clear()
 
+    def drop_expired(self, mono: float, wall: float) -> None:
+        """Forgets what expired by the smaller of the clocks, so that one that runs ahead drops nothing early.
+
+        By `wall` alone only before the first welcome: what a wrong one drops, the snapshot that must come then brings
+        back. Whoever resumes would never hear of it again, and waits to be told the store's time.
+        """
+        if self._told is not None:
+            self.view.drop_expired(min(wall, self._told.store_time_at_least(mono)))
+        elif not self._positions:
+            self.view.drop_expired(wall)
+
     def receive(self, message: Message, mono: float) -> None:
         """Takes one message. Raises Resync if the stream cannot go on; the view is never made worse."""
         if isinstance(message, Welcome) == self._welcomed:
@@ -197,8 +210,9 @@ class Follower:
             raise self._broken("protocol")  # or progress about nothing would look like freshness
         if len(self._positions) != count:
             # The first time, or a store laid out anew. What the view holds stays: entries expire by themselves.
-            self._positions = (NOWHERE,) * count
+            # The places first: a child that is forked in between begins anew.
             self._places = tuple(deque(maxlen=PLACES_REMEMBERED) for _ in range(count))
+            self._positions = (NOWHERE,) * count
         for index, partition in enumerate(message.partitions):
             self._begin(index, partition)
         self.keys, self.settings, self.replica = message.keys, message.settings, message.replica
@@ -248,7 +262,7 @@ class Follower:
         for nonce in [nonce for nonce in self._pings if nonce < progress.nonce]:
             del self._pings[nonce]
         if self.lease is None or sent[0] >= self.lease.mono:
-            self.lease = Lease(*sent, mono, progress.store_ms, self._positions)
+            self.lease = self._told = Lease(*sent, mono, progress.store_ms, self._positions)
 
     def _expect(self, partition: int, previous: Position) -> None:
         if partition in self._snapshots or partition >= len(self._positions):

@@ -129,13 +129,15 @@ class Worker:
         return waited > _STARVED_S
 
     def merge(self, rows: bytes) -> None:
-        """Joins rows into the view, which has one writer at a time."""
+        """Joins rows into the view, which has one writer at a time. Who only revokes drops here what expired (I8)."""
         with self._writing:
             self._follower.view.merge(rows)
+            if not self._follower.live:
+                self._expire(self._clock.mono())
 
     def busy(self) -> bool:
-        """Whether somebody writes to the view just now, which can take a while."""
-        return self._writing.locked()
+        """Whether merging may take a while: somebody writes to the view just now, or it is to be tidied."""
+        return self._writing.locked() or not (self._follower.live or self._clock.mono() < self._expire_at)
 
     def invalidate(self) -> None:
         """Forgets freshness, and the pings under way."""
@@ -198,7 +200,8 @@ class Worker:
             self._follower.receive(message, now)
             if not isinstance(message, Progress):
                 self.counts.message_applied(self._clock.mono() - now)
-            self._expire(now)
+            if self._follower.live:
+                self._expire(now)
         if self._traces is not None:
             self._trace(message, begun_ns)
         if isinstance(message, Poll) and now - stream.pinged >= _POLLED_EVERY_S:
@@ -219,11 +222,9 @@ class Worker:
             self._traces.told(message)
 
     def _expire(self, now: float) -> None:
-        lease = self._follower.lease
-        if lease is None or now < self._expire_at or not self._follower.live:
+        if now < self._expire_at:
             return
-        # By the smaller of the clocks, so that one that runs ahead drops nothing early.
-        self._follower.view.drop_expired(min(self._clock.wall(), lease.store_time_at_least(now)))
+        self._follower.drop_expired(now, self._clock.wall())
         took = self._clock.mono() - now
         self._expire_at = now + max(_EXPIRE_EVERY_S, took * _EXPIRE_SHARE)
 

@@ -82,6 +82,13 @@ class Harness:
         self.connect(snapshot_intent())
         self.hear(*snapshot(START))
 
+    @classmethod
+    def of(cls, follower: Follower) -> Harness:
+        """One that has taken nothing yet."""
+        made = cls.__new__(cls)
+        made.follower = follower
+        return made
+
     def connect(self, *partitions: PartitionIntent) -> tuple[Position, ...]:
         resume = self.follower.hello().resume
         self.hear(welcome(*partitions))
@@ -138,6 +145,71 @@ def test_a_snapshot_that_does_not_add_up_is_refused(harness: Harness, wrong: dic
     harness.breaks("snapshot_digest", chunk, replace(end, **wrong))
     assert not harness.denies(5)
     assert harness.follower.hello().resume == ()
+
+
+def expiring(fp: int, at: int) -> bytes:
+    return join_groups([Group(Kind.TOKEN, KEY.tag, pack(1, [(fp, Cutoff(at, 0, 0))]))])
+
+
+def test_who_never_followed_drops_by_its_own_clock_and_the_first_snapshot_brings_all_back() -> None:
+    """I8, and no I1 lost by it: however wrong that clock is, a view that becomes fresh later holds the entry."""
+    follower = Follower("realm", View())
+    harness = Harness.of(follower)
+    follower.view.merge(expiring(5, 1_000))
+    follower.drop_expired(0.0, 999.0)
+    assert harness.denies(5)
+    follower.drop_expired(0.0, 9_999.0)
+    assert not harness.denies(5)
+    assert harness.connect(snapshot_intent()) == (), "it must not resume"
+    follower.drop_expired(0.0, 9_999.0)
+    harness.hear(*snapshot(START, expiring(5, 1_000)))
+    assert harness.denies(5)
+
+
+def test_who_will_resume_drops_nothing_by_its_own_clock_alone(harness: Harness) -> None:
+    harness.connect(snapshot_intent())
+    harness.hear(*snapshot(START, expiring(5, 1_000)))
+    harness.follower.disconnected()
+    harness.follower.drop_expired(0.0, 9_999.0)
+    assert harness.denies(5)
+
+
+def test_the_stores_time_goes_on_for_dropping_when_freshness_is_taken_back(harness: Harness) -> None:
+    """The smaller clock decides, also after `invalidate` and in a forked child, which may only revoke."""
+    harness.hear(changes(START, expiring(5, 1_000)))
+    harness.refresh(sent=10.0, heard=10.0)  # the store's time: 1,000 s
+    harness.follower.view.merge(expiring(6, 1_500))
+    harness.follower.invalidate()
+    harness.follower.drop_expired(509.0, 9_999.0)
+    assert not harness.denies(5)
+    assert harness.denies(6)
+    harness.follower.drop_expired(9_999.0, 1_499.0)
+    assert harness.denies(6)
+    harness.follower.drop_expired(510.0, 9_999.0)
+    assert not harness.denies(6)
+
+
+def test_a_fork_in_the_middle_of_the_first_welcome_leaves_a_child_that_recovers() -> None:
+    class Forked(Exception):
+        pass
+
+    class Interrupted(Follower):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name in ("_places", "_positions") and value and not self.welcomed:
+                self.welcomed = True
+                raise Forked
+
+        welcomed = False
+
+    follower = Interrupted("realm", View())
+    follower.hello()
+    with pytest.raises(Forked):
+        follower.receive(welcome(snapshot_intent()), 0.0)
+    harness = Harness.of(follower)
+    assert harness.connect(snapshot_intent()) == ()
+    harness.hear(*snapshot(START, revoked(5)))
+    assert harness.denies(5)
 
 
 def test_d1_freshness_counts_from_the_send_time_of_the_ping_that_is_named(harness: Harness) -> None:
