@@ -110,8 +110,7 @@ class Security:
 
     def stamp(self) -> tuple[int, ...]:
         """Changes when a file does, so that a renewed certificate is taken up."""
-        paths = [Path(path) for path in (self.ca, self.cert, self.key) if path]
-        return tuple(path.stat().st_mtime_ns if path.exists() else 0 for path in paths)
+        return tuple(_changed_ns(path) for path in (self.ca, self.cert, self.key) if path)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with every call. Raises Unavailable if the token cannot be had."""
@@ -137,6 +136,13 @@ def security(ca: str | None, cert: str | None, key: str | None, token: TokenSour
 def _token_of(source: str | os.PathLike[str]) -> str:
     """A file is read anew for every call: projected tokens are renewed in place."""
     return source if isinstance(source, str) else Path(source).read_text("ascii").strip()
+
+
+def _changed_ns(path: str) -> int:
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:  # not there, perhaps only while it is being replaced
+        return 0
 
 
 def _read(path: str | None) -> bytes | None:

@@ -136,9 +136,8 @@ class Retry:
 
     def _unknown(self, reason: str = "") -> OutcomeUnknown:
         why = self._doubt.name if self._doubt is not None else ""
-        return OutcomeUnknown(
-            f"no definite answer ({why}); repeat it with the same op id", op_id=self._op_id, reason=reason
-        )
+        then = "repeat it with the same op id" if self._op_id else "it may have been done"
+        return OutcomeUnknown(f"no definite answer ({why}); {then}", op_id=self._op_id, reason=reason)
 
 
 def backoff(tries: int, jitter: float) -> float:

@@ -167,3 +167,10 @@ def test_a_name_with_several_addresses_is_left_to_grpc() -> None:
         endpoints = Endpoints(parse_address(f"dns:///localhost:{peer.address.rpartition(':')[2]}"), Security(), 0)
         assert reached(endpoints)
         endpoints.close()
+
+
+def test_a_certificate_that_is_replaced_at_the_moment_is_no_error(tmp_path: Path) -> None:
+    """Neither one that is gone when it is looked at, nor a folder that cannot be entered."""
+    assert Security(ca=str(tmp_path / "nowhere" / "ca.pem")).stamp() == (0,)
+    (tmp_path / "file").touch()
+    assert Security(ca=str(tmp_path / "file" / "ca.pem")).stamp() == (0,)

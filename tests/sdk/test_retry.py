@@ -75,6 +75,13 @@ def test_a_doubt_stays_if_we_cannot_even_ask_again() -> None:
     assert isinstance(retry.given_up(closed), OutcomeUnknown)
 
 
+def test_an_unknown_outcome_names_an_op_id_only_where_there_is_one() -> None:
+    assert "op id" in str(final(mutation(), SILENT, now=10.0))
+    error = final(Retry(0.0, 10.0, mutates=True), SILENT, now=10.0)
+    assert isinstance(error, OutcomeUnknown)
+    assert "op id" not in str(error)
+
+
 def test_a_doubt_is_lifted_if_the_request_could_never_have_passed() -> None:
     retry = mutation()
     retry.after(SILENT, 0.0, 0.0)
