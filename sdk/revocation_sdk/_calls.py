@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -24,6 +25,7 @@ from revocation_sdk._wire import failure_of
 from revocation_sdk.errors import RevocationError
 
 T = TypeVar("T")
+_LATE = Failure("DEADLINE_EXCEEDED", "", "the service did not begin to answer in time")
 
 
 class Calls:
@@ -41,10 +43,10 @@ class Calls:
     def _run(self, operation: Operation[Any], retry: Retry) -> Any:
         while True:
             endpoint, metadata = self._prepare(retry)
-            seconds = retry.attempt_s(time.monotonic())
             try:
-                if endpoint.proven or endpoint.reached(endpoint.probe(seconds)):
-                    return _succeeded(endpoint, _method(endpoint, operation)(operation.request, seconds, metadata))
+                if endpoint.proven or endpoint.reached(endpoint.probe(_attempt_s(retry))):
+                    call = _method(endpoint, operation)
+                    return _succeeded(endpoint, call(operation.request, _attempt_s(retry), metadata))
                 failure = NOT_CONNECTED
             except grpc.RpcError as error:
                 failure = failure_of(error)
@@ -60,10 +62,9 @@ class Calls:
     async def _run_async(self, operation: Operation[Any], retry: Retry) -> Any:
         while True:
             endpoint, metadata = self._prepare(retry)
-            seconds = retry.attempt_s(time.monotonic())
             try:
-                if endpoint.proven or endpoint.reached(await _done(endpoint.probe(seconds))):
-                    asked = _method(endpoint, operation).future(operation.request, seconds, metadata)
+                if endpoint.proven or endpoint.reached(await _done(endpoint.probe(_attempt_s(retry)))):
+                    asked = _method(endpoint, operation).future(operation.request, _attempt_s(retry), metadata)
                     return _succeeded(endpoint, (await _done(asked)).result())
                 failure = NOT_CONNECTED
             except grpc.RpcError as error:
@@ -80,18 +81,18 @@ class Calls:
         retry = Retry(time.monotonic(), timeout, mutates=False)
         while True:
             endpoint, metadata = self._prepare(retry)
-            call, begun = None, False
+            call, begun, late = None, False, threading.Event()
             try:
-                if not endpoint.proven and not endpoint.reached(endpoint.probe(retry.attempt_s(time.monotonic()))):
+                if not endpoint.proven and not endpoint.reached(endpoint.probe(_attempt_s(retry))):
                     failure = NOT_CONNECTED
                 else:
                     call = getattr(endpoint.stub(stub), method)(request, metadata=metadata)
-                    for answer in call:
+                    for answer in _first_within(_attempt_s(retry), call, late):
                         begun = endpoint.proven = True
                         yield answer
                     return
             except grpc.RpcError as error:
-                failure = failure_of(error)
+                failure = _LATE if late.is_set() else failure_of(error)
             finally:
                 if call is not None:
                     call.cancel()
@@ -116,6 +117,28 @@ class Calls:
 
 def _retry(operation: Operation[Any], timeout: float) -> Retry:
     return Retry(time.monotonic(), timeout, mutates=operation.mutates, op_id=operation.op_id, patient=operation.patient)
+
+
+def _attempt_s(retry: Retry) -> float:
+    return retry.attempt_s(time.monotonic())
+
+
+def _first_within(seconds: float, call: Any, late: threading.Event) -> Iterator[Any]:
+    """The answers of a call that streams, which is cancelled if none is there in time: a deadline would be for all."""
+
+    def give_up() -> None:
+        late.set()
+        call.cancel()
+
+    patience = threading.Timer(seconds, give_up)
+    patience.daemon = True
+    patience.start()
+    try:
+        for answer in call:
+            patience.cancel()
+            yield answer
+    finally:
+        patience.cancel()
 
 
 def _method(endpoint: Endpoint, operation: Operation[Any]) -> Any:

@@ -1,10 +1,12 @@
 """The audit of a realm, for auditors: read it, follow it, check it.
 
-with RevocationClient(...) as client:
-for entry in read(client):
-for record in entry.records:
-print(record.actor, record.kind, record.value)
-report = verify(client, log_lines)
+    with RevocationClient(...) as client:
+        for entry in read(client):
+            for record in entry.records:
+                print(record.actor, record.kind, record.value)
+        report = verify(client, log_lines)
+
+The caller needs the role auditor or admin.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from revocation_sdk._audit import (
 from revocation_sdk._client import BaseClient, core_of
 from revocation_sdk._core import CALL_TIMEOUT_S
 from revocation_sdk._operation import build
+from revocation_sdk.errors import ServiceError, Unavailable
 
 __all__ = [
     "Action",
@@ -68,11 +71,11 @@ def read(
         realm: Whose audit.
         after: By partition, the last entry known; the others come. A point that is not there any more begins anew.
         follow: Go on with what comes, for ever.
-        timeout: Seconds to wait for the service.
+        timeout: Seconds to wait until the service begins to answer.
 
     Raises:
         PermissionDenied: The caller is no auditor.
-        Unavailable: No service; or the stream broke: go on with `after` the last entry that came.
+        Unavailable: No service; or the stream broke or ended early: go on with `after` the last entry that came.
     """
     for event in _events(client, realm or client.realm, after or {}, follow, timeout):
         if isinstance(event, AuditEntry):
@@ -143,14 +146,21 @@ def _events(
 ) -> Iterator[_Event]:
     points = [after.get(partition, NOWHERE) for partition in range(max(after, default=-1) + 1)]
     request = build(audit_pb2.FollowRequest, realm=realm, after=[_position(point) for point in points], follow=follow)
+    partitions, complete = 0, False
     for answer in core_of(client).calls.stream(AuditServiceStub, "Follow", request, timeout):
         match answer.WhichOneof("kind"):
             case "start":
+                partitions = len(answer.start.partitions)
                 yield tuple(_start(partition) for partition in answer.start.partitions)
             case "entry":
+                if answer.entry.partition >= partitions:
+                    raise ServiceError("the service's answer cannot be read", reason="malformed_answer")
                 yield _entry(answer.entry)
             case "heads":
+                complete = 0 < partitions == len(answer.heads.heads)
                 yield tuple(_point(head) for head in answer.heads.heads)
+    if follow or not complete:  # what ended before it was whole proves nothing
+        raise Unavailable("the stream of the audit ended early", reason="stream_ended")
 
 
 def _position(point: AuditPoint) -> audit_pb2.AuditPosition:
