@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,8 @@ class FakeService:
 
     def __init__(self, settings: RealmSettings) -> None:
         self.settings = settings
+        self.lock = threading.RLock()
+        """Held by whoever reads the log or changes anything."""
         self.keys = (RealmKey(1, secrets.token_bytes(32)),)
         self.records: list[bytes] = []
         self.positions = [Position(secrets.token_bytes(16), 0, ZERO_DIGEST)]
@@ -61,24 +64,32 @@ class FakeService:
 
     def call(self, method: str, request: Any) -> tuple[Any, bytes]:
         """The answer to a call, and the rows that it committed. An op id is executed once."""
-        op_id, before = getattr(request, "op_id", ""), len(self.records)
+        with self.lock:
+            before = len(self.records)
+            answer = self._once(method, request)
+            return answer, b"".join(self.records[before:])
+
+    def _once(self, method: str, request: Any) -> Any:
+        op_id = getattr(request, "op_id", "")
         if not op_id:
-            return self._methods[method](request), b"".join(self.records[before:])
+            return self._methods[method](request)
         content = method.encode() + request.SerializeToString(deterministic=True)
         if op_id not in self._done:
             self._done[op_id] = (content, self._methods[method](request))
         known, answer = self._done[op_id]
         if known != content:
             raise InvalidRequest("the op id was used for something else", field="op_id", reason="op_id_reused")
-        return answer, b"".join(self.records[before:])
+        return answer
 
-    def check(self, facts: Facts) -> types.Freshness:
-        """The verdict of the service itself."""
-        revoked = judge(self._view, self.keys, facts, self.now_ms / 1000, self.settings.margin_s)
-        if revoked is not None:
-            since = revoked.since_ms / 1000 if revoked.since_ms else None
-            raise TokenRevoked(target=revoked.target.name.lower(), since=since)
-        return types.Freshness(True, 0.0, self.position)
+    def check(self, facts: Facts) -> tuple[str, int]:
+        """The verdict of the service itself: position and time of one that is not revoked."""
+        with self.lock:
+            now_ms = self.now_ms
+            revoked = judge(self._view, self.keys, facts, now_ms / 1000, self.settings.margin_s)
+            if revoked is not None:
+                since = revoked.since_ms / 1000 if revoked.since_ms else None
+                raise TokenRevoked(target=revoked.target.name.lower(), since=since)
+            return self.position, now_ms
 
     @property
     def position(self) -> str:
