@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from revocation_sdk._channel import TokenSource
-from revocation_sdk._check import OnStale, check_policy
+from revocation_sdk._check import Reading, Unasked, check_policy
 from revocation_sdk._clock import Clock
-from revocation_sdk._core import MAX_STALENESS_S, PING_INTERVAL_S, Core, Options
+from revocation_sdk._core import MAX_STALENESS_S, PING_INTERVAL_S, Core, Options, check_staleness
 from revocation_sdk._follower import Follower
 from revocation_sdk.errors import RevocationError, StatusUnknown
 from revocation_sdk.types import Freshness, State
@@ -143,7 +143,10 @@ class BaseClient:
         key_id: str | None = None,
         thumbprint: str | None = None,
         max_staleness: float | None = None,
-        on_stale: OnStale = "deny",
+        on_stale: Unasked = "deny",
+        version_claim: str | None = "tver",
+        client_claim: str = "client_id",
+        issuer_skew: float = 0,
     ) -> Freshness:
         """Accepts the claims of a token that the caller has verified and that was not taken back; no I/O.
 
@@ -154,8 +157,12 @@ class BaseClient:
             thumbprint: Its RFC 7638 thumbprint. With neither, revoked signing keys go unnoticed.
             max_staleness: How old the view may be; default: the client's.
             on_stale: What to do when it is older: "deny" or "allow".
+            version_claim: The claim with the versions; None: a foreign issuer that mints none.
+            client_claim: The claim with the client; `azp` stands in for it.
+            issuer_skew: Seconds that a foreign issuer's clock may be ahead, when `iat` is compared with a cutoff.
 
         Raises:
+            ConfigError: max_staleness, on_stale or issuer_skew is none.
             TokenInvalid: These claims cannot be judged, or outlive the realm's limits.
             TokenExpired: Expired for longer than any leeway.
             TokenRevoked: Taken back; also reported when the view is stale.
@@ -165,7 +172,8 @@ class BaseClient:
         self._core.following.start()
         counts = self._core.following.counts
         try:
-            found = self._checked(claims, token, key_id, thumbprint, max_staleness, on_stale)
+            reading = (key_id, thumbprint, version_claim, client_claim, issuer_skew)
+            found = self._checked(claims, token, reading, max_staleness, on_stale)
         except RevocationError as error:
             counts.verdict(error)
             raise
@@ -179,15 +187,16 @@ class BaseClient:
         self,
         claims: Mapping[str, Any],
         token: str | None,
-        key_id: str | None,
-        thumbprint: str | None,
+        reading: Reading,
         max_staleness: float | None,
-        on_stale: OnStale,
+        on_stale: Unasked,
     ) -> Freshness:
-        sight = self._core.checker.look(claims, token, key_id, thumbprint)
-        limit = self._core.max_staleness if max_staleness is None else max_staleness
+        limit = self._core.max_staleness
         if max_staleness is not None:
+            check_staleness(max_staleness, self.ping_interval)
             self._core.following.judged_by(max_staleness)
+            limit = max_staleness
+        sight = self._core.checker.look(claims, token, reading)
         fresh = sight.age_s is not None and sight.age_s <= limit
         if not fresh and on_stale == "deny":
             raise self.unknown(sight.age_s)

@@ -10,6 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -119,6 +120,13 @@ def read_claims(parts: Parts, version_claim: str | None, client_claim: str, issu
         issuer_skew_s=issuer_skew_s,
     )
     return Claims(values, facts, expires_at, facts.issued_at, _time(values, "nbf"))
+
+
+def seconds(name: str, value: float) -> float:
+    """A setting that is a span of time. Raises ConfigError."""
+    if not 0 <= value < math.inf:
+        raise ConfigError(f"{name}: seconds, not negative", reason=name)
+    return value
 
 
 def audiences(values: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -9,13 +10,14 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from revocation_sdk import _wire
 from revocation_sdk._calls import Calls
 from revocation_sdk._channel import Endpoints, TokenSource, forks, parse_address, security
 from revocation_sdk._check import Checker
 from revocation_sdk._clock import Clock, system_clock
+from revocation_sdk._compact import Claims
 from revocation_sdk._follower import Follower
 from revocation_sdk._following import Following
 from revocation_sdk._judge import Facts
@@ -60,6 +62,20 @@ class Options:
     insecure: bool
     clock: Clock | None
     signing_keys: Iterable[str | bytes] | None = None
+
+
+class Answer(NamedTuple):
+    """What the service said of a token that is not revoked."""
+
+    asked: float
+    """When, by the clock that counts suspend."""
+    position: str
+    store_ms: int
+    """The store's time, read behind the question; 0: an older service does not tell."""
+
+    def store_time_at_most(self, mono: float) -> float:
+        """The store's time now, in seconds, if the question took no time to arrive: for judging `exp`."""
+        return self.store_ms / 1000 + (mono - self.asked)
 
 
 class Core:
@@ -157,23 +173,36 @@ class Core:
         except RevocationError as error:
             return Landed(complete=False, failure=error.reason)
 
-    def ask(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Freshness:
-        """Asks the service about a token. The answer is as old as the question."""
-        self._require_unsigned()
-        began = self.clock.mono()
-        operation = self.requests.check(facts, not_older_than)
+    def ask(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Answer:
+        """Asks the service about a token. Raises TokenRevoked or ServiceError."""
+        operation, began = self._question(facts, not_older_than)
         response = self.checks.run(operation, timeout)
         with _readable(operation):
             return self._answered(began, response)
 
-    async def ask_async(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Freshness:
+    async def ask_async(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Answer:
         """As `ask`, without blocking the event loop."""
-        self._require_unsigned()
-        began = self.clock.mono()
-        operation = self.requests.check(facts, not_older_than)
+        operation, began = self._question(facts, not_older_than)
         response = await self.checks.run_async(operation, timeout)
         with _readable(operation):
             return self._answered(began, response)
+
+    def check_remote(self, claims: Claims, timeout: float, not_older_than: str | None) -> Freshness:
+        """Asks the service about a token, and judges its times by the service's clock too."""
+        return self._checked(claims, self.ask(claims.facts, timeout, not_older_than))
+
+    async def check_remote_async(self, claims: Claims, timeout: float, not_older_than: str | None) -> Freshness:
+        """As `check_remote`, without blocking the event loop."""
+        return self._checked(claims, await self.ask_async(claims.facts, timeout, not_older_than))
+
+    def _checked(self, claims: Claims, answer: Answer) -> Freshness:
+        mono = self.clock.mono()
+        self.checker.check_times(claims, max(self.clock.wall(), answer.store_time_at_most(mono)))
+        return Freshness(True, mono - answer.asked, answer.position)
+
+    def _question(self, facts: Facts, not_older_than: str | None) -> tuple[Operation[Any], float]:
+        self._require_unsigned()
+        return self.requests.check(facts, not_older_than), self.clock.mono()
 
     def _require_unsigned(self) -> None:
         """Answers to single questions are not signed; whoever trusts signatures only cannot use them."""
@@ -181,12 +210,12 @@ class Core:
             text = "the service does not sign its answers to check, and this client takes signed words only"
             raise Unavailable(text, reason="unsigned")
 
-    def _answered(self, began: float, response: Any) -> Freshness:
+    def _answered(self, began: float, response: Any) -> Answer:
         revoked = _wire.revoked(response)
         if revoked is not None:
             target, since_ms = revoked
             raise TokenRevoked(target=target, since=since_ms / 1000 if since_ms else None)
-        return Freshness(True, self.clock.mono() - began, _wire.checked_position(response))
+        return Answer(began, _wire.checked_position(response), response.store_ms)
 
     def close(self) -> None:
         """Ends everything, for good. Twice does no harm."""
@@ -226,10 +255,16 @@ def _check(options: Options) -> None:
         raise ConfigError("name= is longer than 128 bytes", reason="name")
     if not 0.05 <= options.ping_interval <= 600:
         raise ConfigError("ping_interval= must be between 0.05 and 600 seconds", reason="ping_interval")
-    if options.max_staleness < 2 * options.ping_interval:
+    check_staleness(options.max_staleness, options.ping_interval)
+
+
+def check_staleness(max_staleness: float, ping_interval: float) -> None:
+    """Raises ConfigError for a max_staleness by which nothing, or everything, would be fresh."""
+    least = 2 * ping_interval
+    if not least <= max_staleness < math.inf:  # NaN is not either
         raise ConfigError(
-            f"max_staleness={options.max_staleness:g} is below twice the ping_interval ({options.ping_interval:g}): "
-            "one lost answer would make every token unknown",
+            f"max_staleness={max_staleness:g}: at least two ping intervals ({least:g} s), since one lost answer would "
+            "else make every token unknown, and not without end",
             reason="max_staleness",
         )
 

@@ -52,6 +52,8 @@ class Following:
         self.staleness_s = 0.0
         """The largest max_staleness by which anybody here judges."""
         self.counts = Counts()
+        self.epoch = object()
+        """Another one after each `invalidate` and in each child: what was answered before vouches for nothing."""
         self._endpoints = endpoints
         self._how = how
         self._worker = self._new_worker()
@@ -90,10 +92,11 @@ class Following:
         _parents.append(self._worker)
         self._worker = self._new_worker()
         self._listeners = {}
+        self.epoch = object()
         self.follower.invalidate()
 
     def age(self) -> float | None:
-        """Seconds since the view was known to be complete; None: never, or nobody can tell."""
+        """Seconds since the view was known to be complete; None: not known."""
         lease = self.follower.lease
         if lease is None or not self.clock.mono_counts_suspend:
             return None
@@ -185,6 +188,7 @@ class Following:
 
     def invalidate(self) -> None:
         """Not fresh from now on, until a ping sent from now on is answered."""
+        self.epoch = object()
         self._worker.invalidate()
         self._changed()
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from revocation_sdk._client import BaseClient
 from revocation_sdk._compact import MAX_TOKEN_BYTES, Parts, encode_part, read_claims
+from revocation_sdk._core import check_staleness
 from revocation_sdk._judge import Versions, versions_for
 from revocation_sdk._keys import HMAC_BYTES, load_signing
 from revocation_sdk.errors import ConfigError, InvalidRequest, TokenInvalid
@@ -50,8 +51,7 @@ class Mint:
         self._lifetime = lifetime
         if type(lifetime) is not int or lifetime <= 0:
             raise ConfigError("lifetime: whole seconds, more than none", reason="lifetime")
-        if max_staleness < 2 * client.ping_interval:
-            raise ConfigError("max_staleness: at least two ping intervals", reason="max_staleness")
+        check_staleness(max_staleness, client.ping_interval)
         self._max_staleness = max_staleness
         self._version_claim = version_claim
         self._reserved = _RESERVED | {version_claim}

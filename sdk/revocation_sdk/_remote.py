@@ -10,7 +10,7 @@ import os
 import threading
 from typing import NamedTuple
 
-from revocation_sdk._core import CHECK_TIMEOUT_S, Core
+from revocation_sdk._core import CHECK_TIMEOUT_S, Answer, Core
 from revocation_sdk._judge import Facts
 from revocation_sdk._recent import Recent
 from revocation_sdk.errors import ServiceError, StatusUnknown, TokenRevoked
@@ -20,14 +20,23 @@ AT_ONCE = 32
 _REMEMBERED = 10_000
 
 
-class _Answer(NamedTuple):
-    """What the service said, and when it was asked, by both clocks."""
+class _Asked(NamedTuple):
+    """A question, when it was asked by both clocks, and what the service said."""
 
     mono: float
     wall: float
-    position: str
-    target: str | None = None
-    since: float | None = None
+    epoch: object
+    """Of the follower: what was asked before an `invalidate` vouches for nothing after it."""
+    answer: Answer | None = None
+    revoked: TokenRevoked | None = None
+
+
+class Vouched(NamedTuple):
+    """Not revoked, says the service."""
+
+    freshness: Freshness
+    store_s: float
+    """The store's time at most, in seconds, for judging `exp`; next to nothing if an older service does not tell."""
 
 
 class RemoteChecks:
@@ -37,69 +46,80 @@ class RemoteChecks:
         self._core = core
         self._clock = core.clock
         self._free = _Places()
-        self._answers: Recent[Facts, _Answer] = Recent(_REMEMBERED)
+        self._known: Recent[Facts, _Asked] = Recent(_REMEMBERED)
 
-    def ask(self, facts: Facts, max_staleness: float) -> Freshness:
-        """Not revoked, by an answer at most so old. Raises TokenRevoked, or StatusUnknown if there is none."""
+    def ask(self, facts: Facts, max_staleness: float, age_s: float | None) -> Vouched:
+        """Not revoked, by an answer at most so old. Raises TokenRevoked, or StatusUnknown if there is none.
+
+        `age_s` is the view's, for those who get no answer.
+        """
         known = self._recall(facts, max_staleness)
         if known is not None:
             return known
-        self._free.take()
+        self._free.take(age_s)
         try:
-            begun = self._begin()
+            asked = self._begin()
             try:
                 for variant in _variants(facts):
-                    begun = begun._replace(position=self._core.ask(variant, CHECK_TIMEOUT_S).position)
+                    asked = asked._replace(answer=self._core.ask(variant, self._left(asked)))
             except (TokenRevoked, ServiceError) as error:
-                raise self._failed(facts, begun, error) from None
+                raise self._failed(facts, asked, error, age_s) from None
         finally:
             self._free.give()
-        return self._answered(facts, begun, max_staleness)
+        return self._answered(facts, asked, max_staleness, age_s)
 
-    async def ask_async(self, facts: Facts, max_staleness: float) -> Freshness:
+    async def ask_async(self, facts: Facts, max_staleness: float, age_s: float | None) -> Vouched:
         """As `ask`, without blocking the event loop."""
         known = self._recall(facts, max_staleness)
         if known is not None:
             return known
-        self._free.take()
+        self._free.take(age_s)
         try:
-            begun = self._begin()
+            asked = self._begin()
             try:
                 for variant in _variants(facts):
-                    answer = await self._core.ask_async(variant, CHECK_TIMEOUT_S)
-                    begun = begun._replace(position=answer.position)
+                    asked = asked._replace(answer=await self._core.ask_async(variant, self._left(asked)))
             except (TokenRevoked, ServiceError) as error:
-                raise self._failed(facts, begun, error) from None
+                raise self._failed(facts, asked, error, age_s) from None
         finally:
             self._free.give()
-        return self._answered(facts, begun, max_staleness)
+        return self._answered(facts, asked, max_staleness, age_s)
 
-    def _begin(self) -> _Answer:
-        return _Answer(self._clock.mono(), self._clock.wall(), "")
+    def _begin(self) -> _Asked:
+        return _Asked(self._clock.mono(), self._clock.wall(), self._core.following.epoch)
 
-    def _failed(self, facts: Facts, begun: _Answer, error: TokenRevoked | ServiceError) -> Exception:
+    def _left(self, asked: _Asked) -> float:
+        """What is left of the time, which all names of a key share."""
+        return max(0.0, asked.mono + CHECK_TIMEOUT_S - self._clock.mono())
+
+    def _failed(
+        self, facts: Facts, asked: _Asked, error: TokenRevoked | ServiceError, age_s: float | None
+    ) -> Exception:
         if isinstance(error, TokenRevoked):
-            self._answers.put(facts, begun._replace(target=error.target, since=error.since))
+            self._known.put(facts, asked._replace(revoked=error))
             return error
-        return StatusUnknown("the view is stale, and the service gave no answer", reason=error.reason)
+        return StatusUnknown("the view is stale, and the service gave no answer", age_s=age_s, reason=error.reason)
 
-    def _answered(self, facts: Facts, answer: _Answer, max_staleness: float) -> Freshness:
-        self._answers.put(facts, answer)
+    def _answered(self, facts: Facts, asked: _Asked, max_staleness: float, age_s: float | None) -> Vouched:
+        self._known.put(facts, asked)
         known = self._recall(facts, max_staleness)
-        if known is None:  # stopped or suspended while it was under way
-            raise StatusUnknown("the service's answer came too late")
+        if known is None:  # stopped, suspended or invalidated while it was under way
+            raise StatusUnknown("the service's answer came too late", age_s=age_s)
         return known
 
-    def _recall(self, facts: Facts, max_staleness: float) -> Freshness | None:
-        answer = self._answers.get(facts)
-        if answer is None:
+    def _recall(self, facts: Facts, max_staleness: float) -> Vouched | None:
+        asked = self._known.get(facts)
+        if asked is None:
             return None
-        if answer.target is not None:  # a revocation does not grow old: `exp` is judged before
-            raise TokenRevoked(target=answer.target, since=answer.since)
-        age = max(self._clock.mono() - answer.mono, self._clock.wall() - answer.wall)
+        if asked.revoked is not None:  # a revocation does not grow old: `exp` is judged before
+            raise TokenRevoked(target=asked.revoked.target, since=asked.revoked.since)
+        mono = self._clock.mono()
+        age = max(mono - asked.mono, self._clock.wall() - asked.wall)
+        if asked.answer is None or asked.epoch is not self._core.following.epoch:
+            return None
         if age > max_staleness or not self._clock.mono_counts_suspend:
             return None
-        return Freshness(True, age, answer.position)
+        return Vouched(Freshness(True, age, asked.answer.position), asked.answer.store_time_at_most(mono))
 
 
 class _Places:
@@ -109,11 +129,12 @@ class _Places:
         self._pid = os.getpid()
         self._semaphore = threading.BoundedSemaphore(AT_ONCE)
 
-    def take(self) -> None:
+    def take(self, age_s: float | None) -> None:
         if self._pid != os.getpid():  # a child: those who would give back are not here
             self.__init__()  # type: ignore[misc]
         if not self._semaphore.acquire(blocking=False):
-            raise StatusUnknown("the view is stale, and too many checks are under way", reason="overloaded")
+            text = "the view is stale, and too many checks are under way"
+            raise StatusUnknown(text, age_s=age_s, reason="overloaded")
 
     def give(self) -> None:
         self._semaphore.release()

@@ -18,7 +18,7 @@ class Sight(NamedTuple):
 
     revoked: Revoked | None
     age_s: float | None
-    """How long ago the view was known to be complete; None: never, or nobody can tell."""
+    """How long ago the view was known to be complete; None: not known."""
     now: float
     """The larger of both clocks, ours and the store's: what `exp` is judged by."""
     lease: Lease | None

@@ -228,19 +228,24 @@ class RevocationClient(BaseClient):
         key_id: str | None = None,
         thumbprint: str | None = None,
         not_older_than: str | None = None,
+        version_claim: str | None = "tver",
+        client_claim: str = "client_id",
+        issuer_skew: float = 0,
         timeout: float = CHECK_TIMEOUT_S,
     ) -> Freshness:
         """Asks the service about a token, as `check` asks the view. The answer is as old as the question.
 
-        `not_older_than`: the position of a receipt, which the service must have reached.
+        `not_older_than`: the position of a receipt, which the service must have reached. The rest is as for `check`.
 
         Raises:
-            TokenInvalid: These claims cannot be judged.
+            TokenInvalid: These claims cannot be judged, or outlive the realm's limits, where those are known.
+            TokenExpired: Expired for longer than any leeway, by our clock or the service's.
             TokenRevoked: Taken back.
             ServiceError: No answer in time.
         """
-        facts = self._core.checker.claims(claims, token, key_id, thumbprint).facts
-        return self._core.ask(facts, timeout, not_older_than)
+        reading = (key_id, thumbprint, version_claim, client_claim, issuer_skew)
+        asked = self._core.checker.claims(claims, token, reading)
+        return self._core.check_remote(asked, timeout, not_older_than)
 
     def get_version(
         self,
@@ -266,7 +271,9 @@ class RevocationClient(BaseClient):
     ) -> Landed:
         """Waits until verifiers have applied the position of a receipt, or says which have not. Raises nothing for it.
 
-        A verifier counts while it follows, and afterwards for as long as it could still be fresh (`max_staleness`).
+        A verifier counts while it follows, and afterwards for as long as it could still be fresh (`max_staleness`). One
+        with `on_stale="check"` may have been stale and asked before the revocation: what it was answered, it may go by
+        for one `max_staleness` more.
         """
         return self._core.landed(position, wait_for, wait_timeout)
 

@@ -81,7 +81,7 @@ class StatusUnknown(RevocationError):
     def __init__(self, message: str = "", *, age_s: float | None = None, reason: str = "") -> None:
         super().__init__(message, reason=reason)
         self.age_s = age_s
-        """How long ago the view was known to be complete; None: never since the client began."""
+        """How long ago the view was known to be complete; None: not known."""
 
 
 class NotFresh(StatusUnknown, TimeoutError):

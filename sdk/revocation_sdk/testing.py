@@ -25,7 +25,7 @@ from typing import TypeVar
 
 from revocation_sdk._check import Checker
 from revocation_sdk._client import BaseClient
-from revocation_sdk._core import MAX_STALENESS_S, PING_INTERVAL_S, Core, Options
+from revocation_sdk._core import MAX_STALENESS_S, PING_INTERVAL_S, Answer, Core, Options
 from revocation_sdk._counts import Counts
 from revocation_sdk._fake_service import FakeService
 from revocation_sdk._follower import Follower, Lease
@@ -38,7 +38,6 @@ from revocation_sdk._view import View
 from revocation_sdk.aio import AsyncRevocationClient
 from revocation_sdk.client import RevocationClient
 from revocation_sdk.errors import NotFresh, Unavailable
-from revocation_sdk.types import Freshness
 
 __all__ = ["AsyncFakeRevocations", "FakeRevocations", "RealmSettings"]
 
@@ -76,18 +75,23 @@ class _FakeFollower(Follower):
 
     def cut_off(self) -> None:
         """The stream is down, and has been for long."""
-        lease, self.severed = self.lease, True
-        self.disconnected()
-        if lease is not None:
-            self._lease = replace(
-                lease,
-                mono=lease.mono - _LONG_AGO_S,
-                wall=lease.wall - _LONG_AGO_S,
-                mono_heard=lease.mono_heard - _LONG_AGO_S,
-                store_ms=lease.store_ms - int(_LONG_AGO_S * 1000),
-            )
+        with self.writing:
+            lease, self.severed = self.lease, True
+            self.disconnected()
+            if lease is not None:
+                self._lease = replace(
+                    lease,
+                    mono=lease.mono - _LONG_AGO_S,
+                    wall=lease.wall - _LONG_AGO_S,
+                    mono_heard=lease.mono_heard - _LONG_AGO_S,
+                    store_ms=lease.store_ms - int(_LONG_AGO_S * 1000),
+                )
 
     def _renew(self) -> None:
+        with self.service.lock:  # which takes no other one
+            self._catch_up()
+
+    def _catch_up(self) -> None:
         """What a stream would bring: the welcome, the changes, and the answer to a ping."""
         service, clock = self.service, self.service.clock
         if not self.live:
@@ -135,7 +139,8 @@ class _NoWorker:
             self._follower.view.merge(rows)
 
     def invalidate(self) -> None:
-        self._follower.invalidate()
+        with self._follower.writing:
+            self._follower.invalidate()
 
 
 class _FakeFollowing(Following):
@@ -174,11 +179,12 @@ class _FakeCore(Core):
     async def run_async(self, operation: Operation[T], timeout: float) -> T:
         return self.run(operation, timeout)
 
-    def ask(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Freshness:
+    def ask(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Answer:
         self._reach()
-        return self.service.check(facts)
+        asked = self.clock.mono()
+        return Answer(asked, *self.service.check(facts))
 
-    async def ask_async(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Freshness:
+    async def ask_async(self, facts: Facts, timeout: float, not_older_than: str | None = None) -> Answer:
         return self.ask(facts, timeout, not_older_than)
 
     def _reach(self) -> None:

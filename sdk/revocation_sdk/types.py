@@ -11,17 +11,21 @@ AckLevel = Literal["memory", "replicated", "fsynced"]
 """How many copies a change has before it is acknowledged; docs/guarantees.md says what each is worth."""
 
 
+OnStale = Literal["deny", "check", "allow"]
+"""What a verifier does about a token when its view is too old to tell: refuse, ask the service, let it pass."""
+
+
 class State(Enum):
     """What a client is doing, as `client.state` says at the moment it is read."""
 
     IDLE = "idle"
     """Not started: nothing was asked of it yet, or it was forked."""
     CONNECTING = "connecting"
-    """Started, and never fresh since."""
+    """Started, and not fresh yet; or freshness was taken back, by `invalidate` or a stream that made no sense."""
     FRESH = "fresh"
     """Known to have been complete at most `max_staleness` ago."""
     STALE = "stale"
-    """It was fresh; what it knows may be outdated by now."""
+    """It was fresh longer than `max_staleness` ago; what it knows may be outdated by now."""
     CLOSED = "closed"
 
 
@@ -31,7 +35,7 @@ class Freshness:
 
     fresh: bool
     age_s: float | None
-    """How long ago the view was known to be complete; None: never."""
+    """How long ago the view was known to be complete; None: not known."""
     position: str
     """How far the view had come, as opaque text; empty: nowhere."""
 
@@ -86,7 +90,10 @@ class Landed:
     """How far a revocation had come into the verifiers when the waiting ended. It is committed whatever this says."""
 
     complete: bool
-    """Whether as many verifiers as were asked for have applied it; for "all": no laggard, no silent replica."""
+    """Whether as many verifiers as were asked for have applied it; for "all": no laggard, no silent replica.
+
+    Of what a verifier with `on_stale="check"` was answered while it was stale this says nothing: such an answer may be
+    gone by for up to one more `max_staleness`."""
     applied: int = 0
     live: int = 0
     laggards: tuple[Subscriber, ...] = ()

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Iterable, Mapping
 from itertools import count
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from revocation_sdk._client import BaseClient
 from revocation_sdk._compact import (
@@ -20,21 +19,20 @@ from revocation_sdk._compact import (
     audiences,
     check_header,
     read_claims,
+    seconds,
     take_apart,
 )
-from revocation_sdk._core import CALL_TIMEOUT_S
+from revocation_sdk._core import CALL_TIMEOUT_S, check_staleness
 from revocation_sdk._judge import Prints
 from revocation_sdk._jwks import FETCH_TIMEOUT_S, key_source
 from revocation_sdk._keys import Key, KeySet, check_algorithms
 from revocation_sdk._operation import Operation
 from revocation_sdk._recent import Recent
-from revocation_sdk._remote import RemoteChecks
+from revocation_sdk._remote import RemoteChecks, Vouched
 from revocation_sdk._seen import Seen
 from revocation_sdk._sight import Sight, look
 from revocation_sdk.errors import ConfigError, RevocationError, StatusUnknown, TokenExpired, TokenInvalid, TokenRevoked
-from revocation_sdk.types import Freshness, Receipt, Verified
-
-OnStale = Literal["deny", "check", "allow"]
+from revocation_sdk.types import Freshness, OnStale, Receipt, Verified
 
 CACHED_TOKENS = 10_000
 MAX_CACHED_BYTES = 4096  # a longer token is verified each time: the cache stays within tens of megabytes
@@ -95,8 +93,8 @@ class Verifier:
         self._keys = key_source(key, jwks, jwks_url, key_id, self._algorithms, client.clock.mono)
         self._issuer = issuer
         self._audience = None if audience is None else frozenset((audience,) if isinstance(audience, str) else audience)
-        self._leeway = _seconds("leeway", leeway)
-        self._issuer_skew = _seconds("issuer_skew", issuer_skew)
+        self._leeway = seconds("leeway", leeway)
+        self._issuer_skew = seconds("issuer_skew", issuer_skew)
         self._version_claim = version_claim
         self._client_claim = client_claim
         self._types = accepted_types(types)
@@ -121,7 +119,8 @@ class Verifier:
           (3) The claims, typed strictly: `iss`, `aud`; `exp` is required.
           (4) Whether the token, its session, key, subject, client or realm was revoked: the lease is read, then
               the view, then the clock (I1).
-          (5) `exp`, `nbf` and the realm's limits, by the larger of our clock and the store's.
+          (5) `exp`, `nbf` and the realm's limits, by the larger of our clock and the store's, as the lease or the
+              service's answer tells it.
           (6) Known revoked is reported, however old the view.
           (7) A view older than `max_staleness` vouches for nothing: `on_stale` says what then.
 
@@ -138,9 +137,9 @@ class Verifier:
         self._client.start()
         keys = self._keys.current() or self._keys.wait(FETCH_TIMEOUT_S)
         try:
-            seen, freshness = self._judged(token, keys, limit, policy)
+            seen, freshness, age_s = self._judged(token, keys, limit, policy)
             if freshness is None:
-                freshness = self._remote.ask(seen.facts, limit)
+                freshness = self._vouched(seen, self._remote.ask(seen.facts, limit, age_s))
         except RevocationError as error:
             self._counts.verdict(error)
             raise
@@ -154,9 +153,9 @@ class Verifier:
         self._client.start()
         keys = self._keys.current() or await asyncio.to_thread(self._keys.wait, FETCH_TIMEOUT_S)
         try:
-            seen, freshness = self._judged(token, keys, limit, policy)
+            seen, freshness, age_s = self._judged(token, keys, limit, policy)
             if freshness is None:
-                freshness = await self._remote.ask_async(seen.facts, limit)
+                freshness = self._vouched(seen, await self._remote.ask_async(seen.facts, limit, age_s))
         except RevocationError as error:
             self._counts.verdict(error)
             raise
@@ -185,8 +184,8 @@ class Verifier:
 
     def _judged(
         self, token: str | bytes, keys: KeySet | None, limit: float, policy: OnStale
-    ) -> tuple[Seen, Freshness | None]:
-        """Steps (1) to (7); without a Freshness where the service is to be asked."""
+    ) -> tuple[Seen, Freshness | None, float | None]:
+        """Steps (1) to (7), with the age of the view; without a Freshness where the service is to be asked."""
         seen = self._known(token, keys)
         follower = self._client.follower
         if seen.prints.keys is not follower.keys:
@@ -205,10 +204,15 @@ class Verifier:
 
         # (7) Freshness.
         if sight.age_s is not None and sight.age_s <= limit:
-            return seen, Freshness(True, sight.age_s, self._core.following.position_text(sight.lease))
+            return seen, Freshness(True, sight.age_s, self._core.following.position_text(sight.lease)), sight.age_s
         if policy == "deny":
             raise self._client.unknown(sight.age_s)
-        return seen, self._allow(sight) if policy == "allow" else None
+        return seen, self._allow(sight) if policy == "allow" else None, sight.age_s
+
+    def _vouched(self, seen: Seen, said: Vouched) -> Freshness:
+        """Step (5) once more, by the clock of the service that answered: without a lease only our own was known."""
+        self._check_times(seen.claims, max(self._clock.wall(), said.store_s), "check")
+        return said.freshness
 
     def _accepted(self, seen: Seen, freshness: Freshness) -> Verified:
         if freshness.fresh:
@@ -308,16 +312,11 @@ class Verifier:
         return self._ask(limit if max_staleness is None else max_staleness, on_stale or policy)
 
     def _ask(self, max_staleness: float, on_stale: OnStale) -> tuple[float, OnStale]:
-        least = 2 * self._client.ping_interval
-        if not least <= max_staleness < math.inf:
-            raise ConfigError(f"max_staleness: at least two ping intervals, {least:g} s", reason="max_staleness")
+        check_staleness(max_staleness, self._client.ping_interval)
         if on_stale not in get_args(OnStale):
             raise ConfigError('on_stale: "deny", "check" or "allow"', reason="on_stale")
+        if on_stale == "check" and self._core.following.signing is not None:
+            text = 'on_stale="check" cannot be used with signing_keys: the service does not sign what it answers'
+            raise ConfigError(text, reason="on_stale")
         self._core.following.judged_by(max_staleness)
         return max_staleness, on_stale
-
-
-def _seconds(name: str, value: float) -> float:
-    if not 0 <= value < math.inf:
-        raise ConfigError(f"{name}: seconds, not negative", reason=name)
-    return value

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from revocation_sdk import RevocationClient, Unavailable
-from revocation_sdk.errors import TokenRevoked
+from revocation_sdk._clock import Clock
+from revocation_sdk.errors import TokenExpired, TokenRevoked
 from revocation_sdk.issuer import TokenIssuer
 from revocation_sdk.types import Receipt
 from tests.e2e.installation import MAX_STALENESS_S, Installation
@@ -150,6 +151,14 @@ def test_the_service_answers_behind_a_position_that_another_replica_gave(
         assert other.check_remote(
             {**claims, "tver": list(found.version)}, not_older_than=receipt.position, timeout=5
         ).fresh
+
+
+def test_who_asks_judges_expiry_by_the_services_clock_too(installed: Installation) -> None:
+    lagging = Clock(time.monotonic, lambda: time.time() - 3600)
+    client = installed.client(installed.replicas[0].address, clock=lagging)
+    with pytest.raises(TokenExpired):
+        client.check_remote({"iss": ISSUER, "jti": "y", "exp": int(time.time()) - 600}, timeout=5)
+    assert client.check_remote({"iss": ISSUER, "jti": "y", "exp": int(time.time()) + 600}, timeout=5).fresh
 
 
 def test_a_position_that_is_not_reached_is_an_error_and_no_answer(

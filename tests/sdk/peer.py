@@ -31,10 +31,12 @@ T = TypeVar("T")
 Answer = Callable[[Any, grpc.ServicerContext], Any]
 
 
-def row(kind: Kind, value: str, *, issuer: str | None = None, version: int = 1, at_ms: int = 0) -> bytes:
-    """Rows of one entry that lives for an hour."""
+def row(
+    kind: Kind, value: str, *, issuer: str | None = None, version: int = 1, at_ms: int = 0, expires_at: int = 0
+) -> bytes:
+    """Rows of one entry, that lives for an hour unless it is said."""
     fp = KEY.fingerprint(kind, issuer, value)
-    expires_at = int(time.time()) + 3600
+    expires_at = expires_at or int(time.time()) + 3600
     packed = DENIAL.pack(fp, expires_at) if kind < FIRST_CUTOFF_KIND else CUTOFF.pack(fp, expires_at, version, at_ms)
     return join_groups([Group(kind, KEY.tag, packed)])
 

@@ -589,6 +589,77 @@ def test_every_other_revocation_reaches_the_service(peer: Peer, client: Revocati
     ]  # fmt: skip
 
 
+def test_a_client_that_only_revokes_forgets_what_has_expired(peer: Peer, clocks: Clocks) -> None:
+    """I8: it need not follow, nor be allowed to."""
+    client = RevocationClient(peer.address, clock=clocks.clock())
+
+    def short(request: pb.RevokeRequest, _: Any) -> pb.RevokeResponse:
+        rows = row(Kind.TOKEN, request.token.jti, expires_at=int(time.time() + clocks.wall_ahead) + 60)
+        return pb.RevokeResponse(op_id=request.op_id, stored=True, rows=rows)
+
+    for number in range(10):
+        peer.answers["Revoke"].append(short)
+        client.revoke_token(jti=str(number), expires_at=time.time() + 60)
+        clocks.mono_ahead += 86_400
+        clocks.wall_ahead += 86_400
+    assert client.state is State.IDLE
+    assert len(client.follower.view) <= 2
+    client.close()
+
+
+def test_tidying_up_is_kept_away_from_the_event_loop(clocks: Clocks) -> None:
+    client = RevocationClient("nowhere.invalid:1", insecure=True, clock=clocks.clock())
+    worker = client._core.following._worker
+    assert worker.busy()
+    worker.merge(row(Kind.TOKEN, "1"))
+    assert not worker.busy()
+    clocks.mono_ahead += 60
+    assert worker.busy()
+    client.close()
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan"), 0.1])
+def test_a_max_staleness_that_means_nothing_is_refused_everywhere(peer: Peer, bad: float) -> None:
+    with pytest.raises(ConfigError):
+        RevocationClient(peer.address, max_staleness=bad)
+    with RevocationClient(peer.address, ping_interval=0.1) as client:
+        client.wait_until_fresh(LIMIT_S)
+        with pytest.raises(ConfigError):
+            client.check(claims(), max_staleness=bad)
+
+
+def test_a_call_takes_no_longer_than_its_time_however_slow_the_connection(peer: Peer) -> None:
+    """What the health probe took is not given to the call once more."""
+    given: list[float] = []
+    with RevocationClient(peer.address) as client:
+        core = client._core
+
+        class Slow:
+            """An endpoint whose probe takes half of the time."""
+
+            proven = False
+
+            def probe(self, timeout: float) -> float:
+                given.append(timeout)
+                time.sleep(timeout / 2)
+                return timeout
+
+            def reached(self, probe: float) -> bool:
+                return True
+
+            def stub(self, kind: Any) -> Any:
+                def call(request: Any, timeout: float, metadata: Any) -> pb.CheckResponse:
+                    given.append(timeout)
+                    return pb.CheckResponse()
+
+                return type("Stub", (), {"Check": staticmethod(call)})
+
+        core.checks._endpoints = type("Slowly", (), {"current": staticmethod(Slow)})()
+        core.check_remote(core.checker.claims(claims(), None, (None, None, "tver", "client_id", 0)), 0.5, None)
+    probe, call = given
+    assert call <= probe / 2 + 0.01
+
+
 def test_the_service_is_asked(peer: Peer, client: RevocationClient) -> None:
     receipt = client.revoke_realm()
     fresh = client.check_remote(claims(), not_older_than=receipt.position, timeout=LIMIT_S)
@@ -612,6 +683,20 @@ def test_the_answer_of_a_check_is_as_old_as_the_question(peer: Peer, client: Rev
     fresh = client.check_remote(claims(), timeout=LIMIT_S)
     assert fresh.age_s is not None
     assert fresh.age_s >= 7.0
+
+
+def test_the_service_is_asked_by_its_own_time_too(peer: Peer, client: RevocationClient) -> None:
+    """A clock that lags revives no token, as with `check`."""
+    ahead = lambda *_: pb.CheckResponse(store_ms=int(time.time() + 3600) * 1000)  # noqa: E731
+    assert client.check_remote(claims(), timeout=LIMIT_S).fresh, "an older service does not tell its time"
+    peer.answers["Check"].append(ahead)
+    with pytest.raises(TokenExpired):
+        client.check_remote(claims(), timeout=LIMIT_S)
+    with pytest.raises(TokenExpired):
+        client.check_remote(claims(exp=int(time.time()) - 100), timeout=LIMIT_S)
+    client.wait_until_fresh(LIMIT_S)
+    with pytest.raises(TokenInvalid):
+        client.check_remote(claims(exp=int(time.time()) + 90_000), timeout=LIMIT_S)
 
 
 def test_sessions(peer: Peer, client: RevocationClient) -> None:

@@ -240,6 +240,8 @@ def test_a_minted_version_outlives_the_cutoff(client: FakeRevocations) -> None:
         {"audience": []},
         {"audience": [""]},
         {"max_staleness": 3.9},
+        {"max_staleness": float("inf")},
+        {"max_staleness": float("nan")},
     ],
 )
 def test_mistakes_are_found_at_once(client: FakeRevocations, wrong: dict[str, Any]) -> None:

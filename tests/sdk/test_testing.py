@@ -6,6 +6,9 @@ import inspect
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 
 from revocation_sdk import (
     AsyncRevocationClient,
+    ConfigError,
     InvalidRequest,
     NotFresh,
     RevocationClient,
@@ -26,7 +30,7 @@ from revocation_sdk import (
 )
 from revocation_sdk.testing import AsyncFakeRevocations, FakeRevocations, RealmSettings
 from revocation_sdk.types import ClientSettings
-from tests.sdk.forge import START, claims, fake, times
+from tests.sdk.forge import START, claims, fake, sign, times
 
 pytest_plugins = ["pytester"]
 
@@ -67,6 +71,70 @@ def test_check() -> None:
         client.check(claims(jti=...))
     with pytest.raises(TokenExpired):
         client.check(claims(exp=START - 1000))
+
+
+def test_check_of_a_foreign_token() -> None:
+    """One without versions, compared by its `iat`, as with a Verifier."""
+    client = fake()
+    client.revoke_subject("alice")
+    times(client).pass_by(3600)
+    foreign = claims(iat=START + 3600, exp=START + 4200)
+    with pytest.raises(TokenRevoked):
+        client.check(foreign)
+    assert client.check(foreign, version_claim=None).fresh
+    assert client.check_remote(foreign, version_claim=None).fresh
+    for question in (client.check, client.check_remote):
+        with pytest.raises(TokenRevoked):
+            question(foreign, version_claim=None, issuer_skew=3600)
+        with pytest.raises(ConfigError):
+            question(foreign, issuer_skew=float("nan"))
+    assert client.check(claims(iat=START + 3600, exp=START + 4200, ver=[2**60]), version_claim="ver").fresh
+
+
+def test_check_by_another_name_of_the_client() -> None:
+    client = fake()
+    client.revoke_client("web")
+    assert client.check(claims(cid="web")).fresh
+    with pytest.raises(TokenRevoked) as caught:
+        client.check(claims(cid="web"), client_claim="cid")
+    assert caught.value.target == "client"
+
+
+def test_long_claims_are_judged_and_not_kept() -> None:
+    client = fake()
+    token = sign(claims(jti=..., note="x" * 5000))
+    assert client.check(claims(jti=...), token=token).fresh
+    assert client.check(claims()).fresh
+    assert len(client._core.checker._known) == 1
+
+
+def test_many_threads_share_a_fake_client() -> None:
+    """Whatever they do at once, a test sees verdicts only."""
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    client, found, end = fake(), Counter[str](), time.monotonic() + 1.0
+
+    def until_the_end(what: Callable[[int], object]) -> None:
+        number = 0
+        while time.monotonic() < end:
+            number += 1
+            try:
+                what(number)
+            except Exception as error:
+                found[repr(error)] += 1
+
+    acts: list[Callable[[int], object]] = [
+        lambda number: client.revoke_session(f"s{number}"),
+        lambda number: client.check(claims()),
+        lambda number: client.check(claims()),
+        lambda number: client.invalidate(),
+    ]
+    try:
+        with client, ThreadPoolExecutor(len(acts)) as pool:
+            list(pool.map(until_the_end, acts))
+    finally:
+        sys.setswitchinterval(switching)
+    assert not found
 
 
 def test_check_remote() -> None:

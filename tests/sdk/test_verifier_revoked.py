@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from revocation_sdk import ConfigError, StatusUnknown, TokenInvalid, TokenRevoked
+from revocation_sdk import ConfigError, RevocationClient, StatusUnknown, TokenExpired, TokenInvalid, TokenRevoked
 from revocation_sdk._judge import Revoked, judge_prints
 from revocation_sdk._messages import RealmSettings
 from revocation_sdk.testing import FakeRevocations
 from tests.sdk.forge import (
+    EC,
     ISSUER,
     OTHER_EC,
     START,
@@ -26,6 +28,7 @@ from tests.sdk.forge import (
     unb64,
     verifier_of,
 )
+from tests.sdk.publisher import jwk
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
@@ -334,3 +337,107 @@ async def test_verify_async_is_the_same(client: FakeRevocations) -> None:
     await verifier.revoke_async(token)
     with pytest.raises(TokenRevoked):
         await verifier.verify_async(token)
+
+
+def test_after_invalidate_older_answers_count_for_nothing(client: FakeRevocations) -> None:
+    """I1: a machine frozen and restored, whose clocks cannot tell."""
+    verifier, token = verifier_of(client, on_stale="check"), sign(claims())
+    client.go_stale()
+    verifier.verify(token)
+    elsewhere(client).revoke_subject("alice")
+    client.go_stale(reachable=False)
+    client.invalidate()
+    with pytest.raises(StatusUnknown):
+        verifier.verify(token)
+    client._core.reachable = True
+    assert reason(verifier, token) == "revoked"
+
+
+def test_a_question_under_way_at_invalidate_is_answered_for_nothing(
+    client: FakeRevocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier, token = verifier_of(client, on_stale="check"), sign(claims())
+    client.go_stale()
+    ask = client._core.ask
+
+    def frozen(*args: Any) -> Any:
+        answer = ask(*args)
+        client.invalidate()
+        return answer
+
+    monkeypatch.setattr(client._core, "ask", frozen)
+    with pytest.raises(StatusUnknown):
+        verifier.verify(token)
+
+
+def test_in_a_child_older_answers_count_for_nothing(client: FakeRevocations) -> None:
+    verifier, token = verifier_of(client, on_stale="check"), sign(claims())
+    client.go_stale()
+    verifier.verify(token)
+    client.go_stale(reachable=False)
+    client._core.following.after_fork()
+    with pytest.raises(StatusUnknown):
+        verifier.verify(token)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_expiry_is_judged_by_the_service_that_answers(asynchronous: bool) -> None:
+    """I1: without a lease only our clock is known, and one that lags would revive a token whose entry is gone."""
+    client = fake()
+    verifier, token = verifier_of(client, on_stale="check"), sign(claims())
+    elsewhere(client).revoke_token(jti="token-1", issuer=ISSUER, expires_at=START + 600)
+    client._core.stream.severed = True  # it has just begun to follow
+    times(client).store_ahead = 3600
+
+    def verify() -> Any:
+        return asyncio.run(verifier.verify_async(token)) if asynchronous else verifier.verify(token)
+
+    for _ in range(2):  # asked, and remembered
+        with pytest.raises(TokenExpired):
+            verify()
+
+
+def test_a_clock_that_runs_ahead_of_the_service_changes_nothing(client: FakeRevocations) -> None:
+    verifier, token = verifier_of(client, on_stale="check"), sign(claims(nbf=START))
+    client._core.stream.severed = True
+    times(client).store_ahead = -3600
+    assert verifier.verify(token).freshness.fresh
+
+
+def test_all_names_of_a_key_share_one_deadline(client: FakeRevocations, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"keys": [jwk(EC, kid=kid) for kid in ("a", "b", "c")]}
+    verifier, token = verifier_of(client, key=None, jwks=keys, on_stale="check"), sign(claims())
+    client.go_stale()
+    ask, given = client._core.ask, list[float]()
+
+    def slowly(facts: Any, timeout: float) -> Any:
+        given.append(timeout)
+        times(client).pass_by(0.2)
+        return ask(facts, timeout)
+
+    monkeypatch.setattr(client._core, "ask", slowly)
+    assert verifier.verify(token).freshness.fresh
+    assert given == pytest.approx([0.5, 0.3, 0.1])
+
+
+def test_an_unanswered_question_says_how_old_the_view_is(client: FakeRevocations) -> None:
+    verifier, token = verifier_of(client, on_stale="check"), sign(claims())
+    assert verifier.verify(token).freshness.fresh
+    client.go_stale(reachable=False)
+    with pytest.raises(StatusUnknown) as asked:
+        verifier.verify(token)
+    with pytest.raises(StatusUnknown) as denied:
+        verifier.verify(token, on_stale="deny")
+    assert asked.value.age_s == denied.value.age_s
+    assert asked.value.age_s is not None
+
+
+def test_the_service_signs_no_answers_so_asking_contradicts_signing_keys() -> None:
+    client = RevocationClient("localhost:1", signing_keys=[base64.b64encode(bytes(31) + b"\1").decode()])
+    with pytest.raises(ConfigError) as caught:
+        verifier_of(client, on_stale="check")  # type: ignore[arg-type]
+    assert caught.value.reason == "on_stale"
+    verifier = verifier_of(client)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError):
+        verifier.verify(sign(claims()), on_stale="check")
+    client.close()
