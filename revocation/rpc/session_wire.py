@@ -14,7 +14,7 @@ from revocation.session.desk import Grant, Owner
 from revocation.session.lists import PAGE, Shown
 from revocation.session.machine import NO_END_MS, Device
 from revocation.session.policy import SessionSettings
-from revocation.session.service import Opening
+from revocation.session.service import Opening, Renewal
 from revocation_api.v1 import session_pb2 as pb
 
 _MOST_SECONDS = 0xFFFFFFFE
@@ -29,6 +29,19 @@ def opening(request: pb.OpenSessionRequest, caller: Caller) -> Opening:
         client_id=wire.bounded("client_id", request.client_id, limits.ID_BYTES),
         device=device(request.device),
         life_s=request.access_token_life_s,
+    )
+
+
+def renewal(request: pb.RefreshSessionRequest) -> Renewal:
+    """Who wants to exchange a refresh token. Raises InvalidField."""
+    client_id = wire.bounded("client_id", request.client_id, limits.ID_BYTES)
+    return Renewal(
+        realm=request.realm,
+        token=request.refresh_token,
+        life_s=request.access_token_life_s,
+        device=device(request.device),
+        issuer=wire.issuer_of(request),
+        client_id=client_id if request.HasField("client_id") else None,
     )
 
 
@@ -105,6 +118,7 @@ def grant(value: Grant) -> pb.SessionGrant:
         sid=value.sid,
         refresh_token=value.refresh_token,
         subject=value.subject,
+        issuer=value.issuer,
         client_id=value.client_id,
         version=value.versions,
         issued_at=value.issued_at,
@@ -122,6 +136,7 @@ def session(shown: Shown) -> pb.Session:
     idle_end_ms = value.idle_end_ms
     return pb.Session(
         handle=shown.handle,
+        issuer=value.issuer,
         client_id=value.client_id,
         device=pb.Device(label=value.device.label, address=value.device.address, user_agent=value.device.user_agent),
         created_at=value.opened_ms // 1000,

@@ -27,9 +27,7 @@ class SessionServicer:
 
     async def RefreshSession(self, request: pb.RefreshSessionRequest, context: Context) -> pb.SessionGrant:
         async def body(caller: Caller, deadline: float) -> pb.SessionGrant:
-            device, life_s = session_wire.device(request.device), request.access_token_life_s
-            grant = await self._sessions.refresh(request.realm, request.refresh_token, life_s, device, deadline, caller)
-            return session_wire.grant(grant)
+            return session_wire.grant(await self._sessions.refresh(session_wire.renewal(request), deadline, caller))
 
         return await self._calls.run(context, "RefreshSession", request.realm, body)
 

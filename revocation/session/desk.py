@@ -87,6 +87,7 @@ class Grant:
     sid: str
     refresh_token: str = field(repr=False)
     subject: str = field(repr=False)
+    issuer: str | None
     client_id: str
     versions: Versions
     issued_at: int
@@ -313,6 +314,7 @@ class SessionDesk:
             sid=sid,
             refresh_token=token,
             subject=session.subject,
+            issuer=session.issuer,
             client_id=session.client_id,
             versions=session.versions,
             issued_at=now_ms // 1000,

@@ -113,12 +113,17 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Refresh:
-    """Exchange the refresh token of `generation`, whose MACs were right. `kid` signs a new successor."""
+    """Exchange the refresh token of `generation`, whose MACs were right. `kid` signs a new successor.
+
+    `issuer` and `client_id`: who asks; None: it does not say.
+    """
 
     generation: int
     kid: str
     attempt: bytes
     device: Device = Device()
+    issuer: str | None = None
+    client_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +194,11 @@ def decide(session: Session | None, command: Command, now_ms: int, cutoffs: Vers
             return Commit(Write.PUT, kept, session.due_ms, "others_ended")
         case Look():
             return Commit(Write.NOTHING, session, session.due_ms, "")
+
+
+def may_refresh(session: Session, command: Refresh) -> bool:
+    """Whether who asks is the issuer and client of the session, as far as it says who it is (RFC 6749 section 6)."""
+    return command.issuer in (None, session.issuer) and command.client_id in (None, session.client_id)
 
 
 def ended(session: Session | None, now_ms: int, cutoffs: Versions) -> End | None:

@@ -21,7 +21,7 @@ from revocation.session.gate import Call, until
 from revocation.session.impact import SessionCounts
 from revocation.session.keys import handle_text
 from revocation.session.lists import Shown
-from revocation.session.machine import Commit, Device, End, Look, Open, Refresh, Touch, Write, decide
+from revocation.session.machine import Commit, Device, End, Look, Open, Refresh, Touch, Write, decide, may_refresh
 from revocation.session.policy import MOST_SESSIONS, SessionSettings
 from revocation.session.refresh import Claim, RefreshInvalid, belongs, parse
 from revocation.store.sessions import Again, Count, Finish, Limits, Put, Seen, Step, Stepped, Turned
@@ -45,6 +45,18 @@ class Opening:
     client_id: str
     device: Device
     life_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """Who wants to exchange a refresh token. `issuer` and `client_id` must be the session's; None: not said."""
+
+    realm: str
+    token: str = field(repr=False)
+    life_s: int
+    device: Device
+    issuer: str | None = None
+    client_id: str | None = None
 
 
 class Sessions(SessionEnds, SessionCounts):
@@ -143,23 +155,23 @@ class Sessions(SessionEnds, SessionCounts):
 
     # -- refreshing ---------------------------------------------------------------------------------------------
 
-    async def refresh(
-        self, realm_name: str, token: str, life_s: int, device: Device, deadline: float, caller: Caller = NOBODY
-    ) -> Grant:
+    async def refresh(self, renewal: Renewal, deadline: float, caller: Caller = NOBODY) -> Grant:
         """Exchanges a refresh token. Raises InvalidField (REFRESH_INVALID), SessionOver, Overloaded, ..."""
-        realm = self._revocations.realm(realm_name)
+        realm = self._revocations.realm(renewal.realm)
         try:
-            claim = parse(token, realm.name, self._keys[realm.name].signing_key)
+            claim = parse(renewal.token, realm.name, self._keys[realm.name].signing_key)
         except RefreshInvalid:
             self._count("refresh_invalid")
             raise _invalid() from None
-        place = self._place_of_sid(realm_name, claim.sid)
-        self._require_life(place, life_s)
-        command = Refresh(claim.generation, place.keys.current_kid, os.urandom(8), device)
+        place = self._place_of_sid(realm.name, claim.sid)
+        self._require_life(place, renewal.life_s)
+        command = Refresh(
+            claim.generation, place.keys.current_kid, os.urandom(8), renewal.device, renewal.issuer, renewal.client_id
+        )
         call = Call()
         async with until(deadline, call):
             while True:
-                grant = await self._refresh_once(call, place, claim, command, life_s, caller)
+                grant = await self._refresh_once(call, place, claim, command, renewal.life_s, caller)
                 if grant is not None:
                     return grant
 
@@ -170,6 +182,10 @@ class Sessions(SessionEnds, SessionCounts):
         if not belongs(claim, found.session.secret):
             # t1 was right: somebody has the server key, or the record was put back from elsewhere.
             self._tell("refresh_forged", place, found.name.handle, found.session)
+            raise _invalid()
+        if not may_refresh(found.session, command):
+            # Before anything is done: it is no theft that another issuer or client cannot use the token.
+            self._count("refresh_invalid")
             raise _invalid()
         audit = self._replayed(place, found, claim, caller) if commit.write is Write.END else b""
         result = await self._step(call, place, found, commit, audit)

@@ -219,7 +219,10 @@ class FakeService:
         return self._sessions.open(session, now, self._life(request))
 
     def _refresh_session(self, request: Any) -> types.Grant:
-        return self._sessions.refresh(request.refresh_token, self.clock.wall(), self._life(request))
+        issuer, client_id = _optional(request, "issuer"), _optional(request, "client_id")
+        return self._sessions.refresh(
+            request.refresh_token, self.clock.wall(), self._life(request), issuer=issuer, client_id=client_id
+        )
 
     def _find(self, request: Any) -> FakeSession:
         return self._sessions.find(request.sid, getattr(request, "subject", ""), self.clock.wall())

@@ -57,6 +57,7 @@ class FakeSession:
             idle_expires_at=min(int(self.last_seen_at) + idle, self.expires_at) if idle else self.expires_at,
             expires_at=self.expires_at,
             current=self.sid == current,
+            issuer=self.issuer,
         )
 
 
@@ -80,10 +81,12 @@ class FakeSessions:
         self._all[session.sid] = session
         return self._grant(session, now, life)
 
-    def refresh(self, refresh_token: str, now: float, life: int) -> Grant:
-        """The successor; the same one for a retry inside the grace window."""
+    def refresh(self, refresh_token: str, now: float, life: int, *, issuer: str | None, client_id: str | None) -> Grant:
+        """The successor; the same one for a retry inside the grace window. None: does not matter."""
         sid, _, generation = refresh_token.removeprefix("fake.").rpartition(".")
         session = self.find(sid, "", now)
+        if issuer not in (None, session.issuer) or client_id not in (None, session.client_id):
+            raise SessionEnded("refresh_token: is not a refresh token of this realm")
         asked = int(generation) if generation.isdecimal() else -1
         retried = asked == session.generation - 1 and now - session.rotated_at <= session.settings.grace_ms / 1000
         if asked == session.generation:
@@ -162,4 +165,5 @@ class FakeSessions:
             expires_at=min(int(now) + life, session.expires_at),
             session_expires_at=session.expires_at,
             generation=session.generation,
+            issuer=session.issuer,
         )

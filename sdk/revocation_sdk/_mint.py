@@ -97,7 +97,7 @@ class Mint:
         subject, client, realm, *_ = (*grant.version, 0, 0, 0)
         times = {"sid": grant.session_id, "iat": grant.issued_at, "exp": grant.expires_at}
         token = self._signed(grant.subject, grant.client_id, (subject, client, realm), times, own)
-        return Login(token, grant.refresh_token, grant.session_id, grant.expires_at)
+        return Login(token, grant.refresh_token, grant.session_id, grant.expires_at, grant.client_id)
 
     def _versions(self, sub: str, client_id: str | None) -> Versions:
         follower, clock = self._client.follower, self._client.clock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
@@ -53,7 +54,13 @@ class SessionRequests:
         return _session_call("OpenSession", request, _wire.grant, op_id=op_id, rows=True)
 
     def refresh_session(
-        self, refresh_token: str, shown: session_pb2.Device, access_token_life: int
+        self,
+        refresh_token: str,
+        *,
+        issuer: str | None,
+        client_id: str | None,
+        shown: session_pb2.Device,
+        access_token_life: int,
     ) -> Operation[Grant]:
         """Exchanges a refresh token. Repeating it is safe inside the grace window, and no worse than a loss after."""
         request = build(
@@ -62,8 +69,11 @@ class SessionRequests:
             refresh_token=refresh_token,
             access_token_life_s=access_token_life,
             device=shown,
+            issuer=self._or_default(issuer),
+            client_id=client_id,
         )
-        return _session_call("RefreshSession", request, _wire.grant, mutates=True, rows=True)
+        read = partial(_wire.renewed, request)
+        return _session_call("RefreshSession", request, read, mutates=True, rows=True)
 
     def get_session(self, session: str, subject: str | None, issuer: str | None) -> Operation[SessionInfo]:
         """One session, by its id, or by its handle and subject."""

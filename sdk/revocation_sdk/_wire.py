@@ -38,6 +38,7 @@ from revocation_sdk._messages import (
 from revocation_sdk._position import NOWHERE, ZERO_DIGEST, Position, encode_positions
 from revocation_sdk._retry import Failure
 from revocation_sdk._signed import Seal, Unsigned
+from revocation_sdk.errors import SessionEnded
 from revocation_sdk.types import (
     Canary,
     ClientSettings,
@@ -314,7 +315,17 @@ def grant(response: session_pb2.SessionGrant) -> Grant:
         expires_at=response.expires_at,
         session_expires_at=response.session_expires_at,
         generation=response.generation,
+        issuer=response.issuer if response.HasField("issuer") else None,
     )
+
+
+def renewed(request: session_pb2.RefreshSessionRequest, response: session_pb2.SessionGrant) -> Grant:
+    """The grant of a refresh. Raises SessionEnded if an older service, which compares nothing, answers another's."""
+    found = grant(response)
+    other_issuer = request.HasField("issuer") and found.issuer not in (None, request.issuer)
+    if other_issuer or (request.HasField("client_id") and found.client_id != request.client_id):
+        raise SessionEnded("refresh_token: is not a refresh token of this realm")
+    return found
 
 
 def session(response: session_pb2.Session) -> SessionInfo:
@@ -330,6 +341,7 @@ def session(response: session_pb2.Session) -> SessionInfo:
         idle_expires_at=response.idle_expires_at,
         expires_at=response.expires_at,
         current=response.current,
+        issuer=response.issuer if response.HasField("issuer") else None,
     )
 
 

@@ -322,14 +322,24 @@ class RevocationClient(BaseClient):
         refresh_token: str,
         *,
         access_token_life: int,
+        issuer: str | None = None,
+        client_id: str | None = None,
         device: str | None = None,
         address: str | None = None,
         user_agent: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
     ) -> Grant:
-        """Exchanges a refresh token for its successor. Raises SessionEnded, or RefreshReused for an old one."""
+        """Exchanges a refresh token for its successor. Raises SessionEnded, or RefreshReused for an old one.
+
+        With `issuer` or `client_id`, only a token of that issuer's or client's session is exchanged; for any other,
+        nothing happens but SessionEnded. The client "" stands for none.
+        """
         asked = self._core.sessions.refresh_session(
-            refresh_token, shown(device, address, user_agent), access_token_life
+            refresh_token,
+            issuer=issuer,
+            client_id=client_id,
+            shown=shown(device, address, user_agent),
+            access_token_life=access_token_life,
         )
         return self._core.run(asked, timeout)
 

@@ -113,14 +113,21 @@ class TokenIssuer:
         address: str | None = None,
         user_agent: str | None = None,
         claims: ClaimsOf = None,
+        *,
+        client_id: str | None = None,
     ) -> Login:
         """Exchanges a refresh token; a retry shortly after gets the same successor.
+
+        Only tokens of this issuer's sessions are exchanged. Where several clients may ask, authenticate the one that
+        does and name it (`client_id`; "" for none): then only its own session's token is (RFC 6749 section 6).
 
         Raises SessionEnded, RefreshReused if the token is an old one, ServiceError, or as `issue`.
         """
         self._mint.own_claims(None if callable(claims) else claims)
         grant = self._client.refresh_session(
             refresh_token,
+            issuer=self._mint.issuer,
+            client_id=client_id,
             device=device,
             address=address,
             user_agent=user_agent,
@@ -212,11 +219,15 @@ class AsyncTokenIssuer:
         address: str | None = None,
         user_agent: str | None = None,
         claims: ClaimsOf = None,
+        *,
+        client_id: str | None = None,
     ) -> Login:
         """As TokenIssuer.refresh."""
         self._mint.own_claims(None if callable(claims) else claims)
         grant = await self._client.refresh_session(
             refresh_token,
+            issuer=self._mint.issuer,
+            client_id=client_id,
             device=device,
             address=address,
             user_agent=user_agent,

@@ -161,6 +161,8 @@ class Login:
     session_id: str = field(repr=False)
     expires_at: int
     """When the access token ends, in seconds since 1970."""
+    client_id: str = field(default="", repr=False)
+    """Whose session it is; name it when you refresh, so that nobody else's client can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +181,8 @@ class Grant:
     """Mint as `exp`: never beyond the absolute end of the session."""
     session_expires_at: int
     generation: int
+    issuer: str | None = None
+    """Of the session; None also from services of 0.1, which do not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +200,8 @@ class SessionInfo:
     idle_expires_at: int
     expires_at: int
     current: bool
+    issuer: str | None = None
+    """None also from services of 0.1, which do not say."""
 
 
 @dataclass(frozen=True, slots=True)

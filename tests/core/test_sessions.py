@@ -32,6 +32,7 @@ from revocation.session.machine import (
     decide,
     ended,
     last_token_s,
+    may_refresh,
     token_expiry_s,
 )
 from revocation_sdk._judge import Versions
@@ -182,6 +183,16 @@ def test_an_end_is_remembered_for_every_token_minted_before_the_limit_was_lowere
 def test_what_a_caller_does_not_say_about_the_device_stays() -> None:
     commit = step(opened(), Refresh(1, "k1", b"", Device(address="198.51.100.7")), T0)
     assert commit.session.device == Device("phone", "198.51.100.7")
+
+
+@pytest.mark.parametrize("issuer", [None, "iss", "other", ""])
+@pytest.mark.parametrize("client_id", [None, "web", "app", ""])
+def test_a_refresh_token_belongs_to_the_issuer_and_the_client_of_its_session(
+    issuer: str | None, client_id: str | None
+) -> None:
+    """The session is of issuer "iss" and client "web"; who does not say who it is is not asked."""
+    asked = Refresh(1, "k1", b"", issuer=issuer, client_id=client_id)
+    assert may_refresh(opened(), asked) == (issuer in {None, "iss"} and client_id in {None, "web"})
 
 
 class Chain(RuleBasedStateMachine):

@@ -31,7 +31,7 @@ READERS: tuple[tuple[Any, tuple[Reader, ...]], ...] = (
         (lambda m: stream.positions_from(m.hello.resume), lambda m: stream.positions_from(m.ping.applied)),
     ),
     (session_pb2.OpenSessionRequest, (lambda m: session_wire.opening(m, Caller("me")),)),
-    (session_pb2.RefreshSessionRequest, (lambda m: session_wire.device(m.device),)),
+    (session_pb2.RefreshSessionRequest, (session_wire.renewal,)),
     (session_pb2.ListSessionsRequest, (session_wire.owner, session_wire.page_size)),
     (session_pb2.EndSessionRequest, (session_wire.owner, lambda m: session_wire.operation(m, Caller("me")))),
     (session_pb2.EndOtherSessionsRequest, (session_wire.owner, lambda m: session_wire.operation(m, Caller("me")))),

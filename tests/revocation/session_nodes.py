@@ -20,7 +20,7 @@ from revocation.observability.telemetry import Metrics
 from revocation.session.desk import Grant, Owner
 from revocation.session.lists import Shown
 from revocation.session.machine import Device
-from revocation.session.service import Opening
+from revocation.session.service import Opening, Renewal
 from revocation.store.redis import RedisStore
 from revocation_sdk._judge import Facts, Revoked, judge
 from revocation_sdk._lattice import Kind
@@ -129,9 +129,12 @@ class Caller:
         operation = self.operation("open", subject, client_id, op_id=op_id)
         return await self.sessions.open(Opening(operation, issuer, subject, client_id, device, life_s), self.deadline)
 
-    async def refresh(self, grant: Grant | str, address: str = "") -> Grant:
+    async def refresh(
+        self, grant: Grant | str, address: str = "", *, issuer: str | None = ISSUER, client_id: str | None = None
+    ) -> Grant:
         token = grant if isinstance(grant, str) else grant.refresh_token
-        return await self.sessions.refresh(self.realm, token, 600, Device(address=address), self.deadline)
+        renewal = Renewal(self.realm, token, 600, Device(address=address), issuer, client_id)
+        return await self.sessions.refresh(renewal, self.deadline)
 
     async def end(self, session: str, subject: str = "", op_id: uuid.UUID | None = None) -> Any:
         operation = self.operation("end", session, op_id=op_id)

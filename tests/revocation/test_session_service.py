@@ -172,6 +172,35 @@ async def test_garbage_costs_no_round_trip(nodes: Nodes) -> None:
     nodes.stores[0].arm(-1)
 
 
+@pytest.mark.parametrize(
+    "stranger", [{"issuer": "https://staff.example"}, {"client_id": "app"}, {"client_id": ""}], ids=str
+)
+async def test_a_refresh_token_is_worth_nothing_to_another_issuer_or_client(
+    nodes: Nodes, stranger: dict[str, str]
+) -> None:
+    """Nothing is rotated and nobody is accused of theft, whichever generation is asked for."""
+    first = await nodes.caller().open(client_id="web")
+    newest = await nodes.caller().refresh(await nodes.caller().refresh(first, client_id="web"))
+    assert newest.issuer == ISSUER
+    for grant in (newest, first):
+        error = await refused(nodes.caller(1).refresh(grant, **stranger))
+        assert (error.reason, error.message) == (
+            "REFRESH_INVALID", "refresh_token: is not a refresh token of this realm",
+        )  # fmt: skip
+    await nodes.advance(GRACE_S)
+    assert (await nodes.caller().refresh(newest, client_id="web")).generation == 4
+    assert (await refused(nodes.caller().refresh(first, client_id="web"))).reason == "REFRESH_REUSED"
+
+
+async def test_who_does_not_say_who_it_is_is_answered(nodes: Nodes) -> None:
+    """As services of 0.1 answered; a session without an issuer is no other issuer's either."""
+    grant = await nodes.caller().refresh(await nodes.caller().open(), issuer=None)
+    assert grant.generation == 2
+    nobodys = await nodes.caller().open(client_id="", issuer=None)
+    assert (await refused(nodes.caller().refresh(nobodys))).reason == "REFRESH_INVALID"
+    assert (await nodes.caller().refresh(nobodys, issuer=None, client_id="")).generation == 2
+
+
 async def test_a_token_made_with_the_server_key_alone_is_refused_and_told(nodes: Nodes) -> None:
     good = await nodes.caller().open()
     keys = nodes.nodes[0].sessions._keys["default"]

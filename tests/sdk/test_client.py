@@ -15,6 +15,7 @@ import pytest
 import trustme
 
 from revocation_api.v1 import revocation_pb2 as pb
+from revocation_api.v1 import session_pb2
 from revocation_sdk import (
     ConfigError,
     InvalidRequest,
@@ -733,6 +734,20 @@ def test_the_end_of_a_session_has_its_reason(peer: Peer, client: RevocationClien
     peer.answers["OpenSession"].append(lambda _, context: fail(context, CODE.RESOURCE_EXHAUSTED, "SESSION_LIMIT"))
     with pytest.raises(SessionLimit):
         client.open_session("alice", access_token_life=600)
+
+
+@pytest.mark.parametrize("asked", [{"issuer": "https://staff.example"}, {"client_id": "app"}], ids=str)
+def test_a_grant_of_another_issuer_or_client_is_refused(
+    peer: Peer, client: RevocationClient, asked: dict[str, Any]
+) -> None:
+    """A service that compares nothing answered it."""
+    granted = session_pb2.SessionGrant(sid="s", subject="1", client_id="web", issuer="https://consumers.example")
+    peer.answers["RefreshSession"].extend([lambda *_: granted] * 2)
+    with pytest.raises(SessionEnded):
+        client.refresh_session("t", access_token_life=600, **asked)
+    mine: dict[str, Any] = {"issuer": "https://consumers.example", "client_id": "web"}
+    assert client.refresh_session("t", access_token_life=600, **mine).issuer == "https://consumers.example"
+    assert client.refresh_session("t", access_token_life=600, issuer="any").issuer is None, "services of 0.1 do not say"
 
 
 def test_the_service_can_be_looked_at(peer: Peer, client: RevocationClient) -> None:

@@ -118,6 +118,24 @@ def test_an_old_refresh_token_ends_the_session(client: FakeRevocations) -> None:
         issuer.refresh(third.refresh_token)
 
 
+def test_a_refresh_token_is_worth_nothing_to_another_issuer_or_client(client: FakeRevocations) -> None:
+    consumers, staff = issuer_of(client), issuer_of(client, issuer="https://staff.example")
+    login = consumers.login("1", "web")
+    assert login.client_id == "web"
+    for ask in (
+        lambda: staff.refresh(login.refresh_token),
+        lambda: consumers.refresh(login.refresh_token, client_id="app"),
+        lambda: consumers.refresh(login.refresh_token, client_id=""),
+        lambda: client.refresh_session(login.refresh_token, access_token_life=60, issuer="https://staff.example"),
+    ):
+        with pytest.raises(SessionEnded) as caught:
+            ask()
+        assert caught.value.reason == "unknown"
+    again = consumers.refresh(login.refresh_token, client_id=login.client_id)
+    assert (again.session_id, again.client_id) == (login.session_id, "web")
+    assert consumers.refresh(again.refresh_token).session_id == login.session_id
+
+
 def test_an_access_token_ends_with_its_session(client: FakeRevocations) -> None:
     client.set_client_settings("app", ClientSettings(absolute_timeout_s=100))
     login = issuer_of(client).login("alice", "app")

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from revocation_api.v1 import revocation_pb2 as revocation__api_dot_v1_dot_revocation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frevocation_api/v1/session.proto\x12\rrevocation.v1\x1a\"revocation_api/v1/revocation.proto\"<\n\x06\x44\x65vice\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nuser_agent\x18\x03 \x01(\t\"\xba\x01\n\x12OpenSessionRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x13\n\x06issuer\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x11\n\tclient_id\x18\x04 \x01(\t\x12%\n\x06\x64\x65vice\x18\x05 \x01(\x0b\x32\x15.revocation.v1.Device\x12\x1b\n\x13\x61\x63\x63\x65ss_token_life_s\x18\x06 \x01(\x03\x12\r\n\x05op_id\x18\x07 \x01(\tB\t\n\x07_issuer\"\x81\x01\n\x15RefreshSessionRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x1b\n\x13\x61\x63\x63\x65ss_token_life_s\x18\x03 \x01(\x03\x12%\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x15.revocation.v1.Device\"\xf8\x01\n\x0cSessionGrant\x12\x0b\n\x03sid\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x11\n\tclient_id\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x03(\x04\x12\x11\n\tissued_at\x18\x06 \x01(\x03\x12\x12\n\nexpires_at\x18\x07 \x01(\x03\x12\x1a\n\x12session_expires_at\x18\x08 \x01(\x03\x12\x12\n\ngeneration\x18\t \x01(\x04\x12\x0c\n\x04rows\x18\n \x01(\x0c\x12*\n\x08position\x18\x0b \x01(\x0b\x32\x18.revocation.v1.Positions\"\xbb\x01\n\x07Session\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12%\n\x06\x64\x65vice\x18\x03 \x01(\x0b\x32\x15.revocation.v1.Device\x12\x12\n\ncreated_at\x18\x04 \x01(\x03\x12\x14\n\x0clast_seen_at\x18\x05 \x01(\x03\x12\x17\n\x0fidle_expires_at\x18\x06 \x01(\x03\x12\x12\n\nexpires_at\x18\x07 \x01(\x03\x12\x0f\n\x07\x63urrent\x18\x08 \x01(\x08\"`\n\x11GetSessionRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x0b\n\x03sid\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x13\n\x06issuer\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_issuer\"\x8d\x01\n\x13ListSessionsRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x13\n\x06issuer\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07\x63urrent\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\tB\t\n\x07_issuer\"Y\n\x14ListSessionsResponse\x12(\n\x08sessions\x18\x01 \x03(\x0b\x32\x16.revocation.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x7f\n\x11\x45ndSessionRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x0b\n\x03sid\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x13\n\x06issuer\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05op_id\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\tB\t\n\x07_issuer\"\x93\x01\n\x17\x45ndOtherSessionsRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x13\n\x06issuer\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04keep\x18\x04 \x01(\t\x12\r\n\x05op_id\x18\x05 \x01(\t\x12\x1b\n\x13\x61\x63\x63\x65ss_token_life_s\x18\x06 \x01(\x03\x42\t\n\x07_issuer\"1\n\x13TouchSessionRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x0b\n\x03sid\x18\x02 \x01(\t\"\xa1\x02\n\x0e\x43lientSettings\x12\x16\n\x0eidle_timeout_s\x18\x01 \x01(\x03\x12\x1a\n\x12\x61\x62solute_timeout_s\x18\x02 \x01(\x03\x12\x10\n\x08grace_ms\x18\x03 \x01(\x03\x12 \n\x18max_sessions_per_subject\x18\x04 \x01(\r\x12+\n#max_sessions_per_subject_and_client\x18\x05 \x01(\r\x12\x38\n\x08overflow\x18\x06 \x01(\x0e\x32&.revocation.v1.ClientSettings.Overflow\"@\n\x08Overflow\x12\x18\n\x14OVERFLOW_UNSPECIFIED\x10\x00\x12\x08\n\x04\x44\x45NY\x10\x01\x12\x10\n\x0c\x45VICT_OLDEST\x10\x02\"m\n\x18SetClientSettingsRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12/\n\x08settings\x18\x03 \x01(\x0b\x32\x1d.revocation.v1.ClientSettings\"<\n\x18GetClientSettingsRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t2\x83\x06\n\x0eSessionService\x12M\n\x0bOpenSession\x12!.revocation.v1.OpenSessionRequest\x1a\x1b.revocation.v1.SessionGrant\x12S\n\x0eRefreshSession\x12$.revocation.v1.RefreshSessionRequest\x1a\x1b.revocation.v1.SessionGrant\x12\x46\n\nGetSession\x12 .revocation.v1.GetSessionRequest\x1a\x16.revocation.v1.Session\x12W\n\x0cListSessions\x12\".revocation.v1.ListSessionsRequest\x1a#.revocation.v1.ListSessionsResponse\x12M\n\nEndSession\x12 .revocation.v1.EndSessionRequest\x1a\x1d.revocation.v1.RevokeResponse\x12W\n\x10\x45ndOtherSessions\x12&.revocation.v1.EndOtherSessionsRequest\x1a\x1b.revocation.v1.SessionGrant\x12J\n\x0cTouchSession\x12\".revocation.v1.TouchSessionRequest\x1a\x16.revocation.v1.Session\x12[\n\x11SetClientSettings\x12\'.revocation.v1.SetClientSettingsRequest\x1a\x1d.revocation.v1.ClientSettings\x12[\n\x11GetClientSettings\x12\'.revocation.v1.GetClientSettingsRequest\x1a\x1d.revocation.v1.ClientSettingsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1frevocation_api/v1/session.proto\x12\rrevocation.v1\x1a\"revocation_api/v1/revocation.proto\"<\n\x06\x44\x65vice\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x12\n\nuser_agent\x18\x03 \x01(\t\"\xba\x01\n\x12OpenSessionRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x13\n\x06issuer\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x11\n\tclient_id\x18\x04 \x01(\t\x12%\n\x06\x64\x65vice\x18\x05 \x01(\x0b\x32\x15.revocation.v1.Device\x12\x1b\n\x13\x61\x63\x63\x65ss_token_life_s\x18\x06 \x01(\x03\x12\r\n\x05op_id\x18\x07 \x01(\tB\t\n\x07_issuer\"\xc7\x01\n\x15RefreshSessionRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x1b\n\x13\x61\x63\x63\x65ss_token_life_s\x18\x03 \x01(\x03\x12%\n\x06\x64\x65vice\x18\x04 \x01(\x0b\x32\x15.revocation.v1.Device\x12\x13\n\x06issuer\x18\x05 \x01(\tH\x00\x88\x01\x01\x12\x16\n\tclient_id\x18\x06 \x01(\tH\x01\x88\x01\x01\x42\t\n\x07_issuerB\x0c\n\n_client_id\"\x98\x02\n\x0cSessionGrant\x12\x0b\n\x03sid\x18\x01 \x01(\t\x12\x15\n\rrefresh_token\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x11\n\tclient_id\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x03(\x04\x12\x11\n\tissued_at\x18\x06 \x01(\x03\x12\x12\n\nexpires_at\x18\x07 \x01(\x03\x12\x1a\n\x12session_expires_at\x18\x08 \x01(\x03\x12\x12\n\ngeneration\x18\t \x01(\x04\x12\x0c\n\x04rows\x18\n \x01(\x0c\x12*\n\x08position\x18\x0b \x01(\x0b\x32\x18.revocation.v1.Positions\x12\x13\n\x06issuer\x18\x0c \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_issuer\"\xdb\x01\n\x07Session\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12%\n\x06\x64\x65vice\x18\x03 \x01(\x0b\x32\x15.revocation.v1.Device\x12\x12\n\ncreated_at\x18\x04 \x01(\x03\x12\x14\n\x0clast_seen_at\x18\x05 \x01(\x03\x12\x17\n\x0fidle_expires_at\x18\x06 \x01(\x03\x12\x12\n\nexpires_at\x18\x07 \x01(\x03\x12\x0f\n\x07\x63urrent\x18\x08 \x01(\x08\x12\x13\n\x06issuer\x18\t \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_issuer\"`\n\x11GetSessionRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x0b\n\x03sid\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x13\n\x06issuer\x18\x04 \x01(\tH\x00\x88\x01\x01\x42\t\n\x07_issuer\"\x8d\x01\n\x13ListSessionsRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x13\n\x06issuer\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0f\n\x07\x63urrent\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\tB\t\n\x07_issuer\"Y\n\x14ListSessionsResponse\x12(\n\x08sessions\x18\x01 \x03(\x0b\x32\x16.revocation.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x7f\n\x11\x45ndSessionRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x0b\n\x03sid\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x13\n\x06issuer\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\r\n\x05op_id\x18\x05 \x01(\t\x12\x0e\n\x06reason\x18\x06 \x01(\tB\t\n\x07_issuer\"\x93\x01\n\x17\x45ndOtherSessionsRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x13\n\x06issuer\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04keep\x18\x04 \x01(\t\x12\r\n\x05op_id\x18\x05 \x01(\t\x12\x1b\n\x13\x61\x63\x63\x65ss_token_life_s\x18\x06 \x01(\x03\x42\t\n\x07_issuer\"1\n\x13TouchSessionRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x0b\n\x03sid\x18\x02 \x01(\t\"\xa1\x02\n\x0e\x43lientSettings\x12\x16\n\x0eidle_timeout_s\x18\x01 \x01(\x03\x12\x1a\n\x12\x61\x62solute_timeout_s\x18\x02 \x01(\x03\x12\x10\n\x08grace_ms\x18\x03 \x01(\x03\x12 \n\x18max_sessions_per_subject\x18\x04 \x01(\r\x12+\n#max_sessions_per_subject_and_client\x18\x05 \x01(\r\x12\x38\n\x08overflow\x18\x06 \x01(\x0e\x32&.revocation.v1.ClientSettings.Overflow\"@\n\x08Overflow\x12\x18\n\x14OVERFLOW_UNSPECIFIED\x10\x00\x12\x08\n\x04\x44\x45NY\x10\x01\x12\x10\n\x0c\x45VICT_OLDEST\x10\x02\"m\n\x18SetClientSettingsRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t\x12/\n\x08settings\x18\x03 \x01(\x0b\x32\x1d.revocation.v1.ClientSettings\"<\n\x18GetClientSettingsRequest\x12\r\n\x05realm\x18\x01 \x01(\t\x12\x11\n\tclient_id\x18\x02 \x01(\t2\x83\x06\n\x0eSessionService\x12M\n\x0bOpenSession\x12!.revocation.v1.OpenSessionRequest\x1a\x1b.revocation.v1.SessionGrant\x12S\n\x0eRefreshSession\x12$.revocation.v1.RefreshSessionRequest\x1a\x1b.revocation.v1.SessionGrant\x12\x46\n\nGetSession\x12 .revocation.v1.GetSessionRequest\x1a\x16.revocation.v1.Session\x12W\n\x0cListSessions\x12\".revocation.v1.ListSessionsRequest\x1a#.revocation.v1.ListSessionsResponse\x12M\n\nEndSession\x12 .revocation.v1.EndSessionRequest\x1a\x1d.revocation.v1.RevokeResponse\x12W\n\x10\x45ndOtherSessions\x12&.revocation.v1.EndOtherSessionsRequest\x1a\x1b.revocation.v1.SessionGrant\x12J\n\x0cTouchSession\x12\".revocation.v1.TouchSessionRequest\x1a\x16.revocation.v1.Session\x12[\n\x11SetClientSettings\x12\'.revocation.v1.SetClientSettingsRequest\x1a\x1d.revocation.v1.ClientSettings\x12[\n\x11GetClientSettings\x12\'.revocation.v1.GetClientSettingsRequest\x1a\x1d.revocation.v1.ClientSettingsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,31 +37,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENSESSIONREQUEST']._serialized_start=149
   _globals['_OPENSESSIONREQUEST']._serialized_end=335
   _globals['_REFRESHSESSIONREQUEST']._serialized_start=338
-  _globals['_REFRESHSESSIONREQUEST']._serialized_end=467
-  _globals['_SESSIONGRANT']._serialized_start=470
-  _globals['_SESSIONGRANT']._serialized_end=718
-  _globals['_SESSION']._serialized_start=721
-  _globals['_SESSION']._serialized_end=908
-  _globals['_GETSESSIONREQUEST']._serialized_start=910
-  _globals['_GETSESSIONREQUEST']._serialized_end=1006
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1009
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1150
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1152
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1241
-  _globals['_ENDSESSIONREQUEST']._serialized_start=1243
-  _globals['_ENDSESSIONREQUEST']._serialized_end=1370
-  _globals['_ENDOTHERSESSIONSREQUEST']._serialized_start=1373
-  _globals['_ENDOTHERSESSIONSREQUEST']._serialized_end=1520
-  _globals['_TOUCHSESSIONREQUEST']._serialized_start=1522
-  _globals['_TOUCHSESSIONREQUEST']._serialized_end=1571
-  _globals['_CLIENTSETTINGS']._serialized_start=1574
-  _globals['_CLIENTSETTINGS']._serialized_end=1863
-  _globals['_CLIENTSETTINGS_OVERFLOW']._serialized_start=1799
-  _globals['_CLIENTSETTINGS_OVERFLOW']._serialized_end=1863
-  _globals['_SETCLIENTSETTINGSREQUEST']._serialized_start=1865
-  _globals['_SETCLIENTSETTINGSREQUEST']._serialized_end=1974
-  _globals['_GETCLIENTSETTINGSREQUEST']._serialized_start=1976
-  _globals['_GETCLIENTSETTINGSREQUEST']._serialized_end=2036
-  _globals['_SESSIONSERVICE']._serialized_start=2039
-  _globals['_SESSIONSERVICE']._serialized_end=2810
+  _globals['_REFRESHSESSIONREQUEST']._serialized_end=537
+  _globals['_SESSIONGRANT']._serialized_start=540
+  _globals['_SESSIONGRANT']._serialized_end=820
+  _globals['_SESSION']._serialized_start=823
+  _globals['_SESSION']._serialized_end=1042
+  _globals['_GETSESSIONREQUEST']._serialized_start=1044
+  _globals['_GETSESSIONREQUEST']._serialized_end=1140
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1143
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1284
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1286
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1375
+  _globals['_ENDSESSIONREQUEST']._serialized_start=1377
+  _globals['_ENDSESSIONREQUEST']._serialized_end=1504
+  _globals['_ENDOTHERSESSIONSREQUEST']._serialized_start=1507
+  _globals['_ENDOTHERSESSIONSREQUEST']._serialized_end=1654
+  _globals['_TOUCHSESSIONREQUEST']._serialized_start=1656
+  _globals['_TOUCHSESSIONREQUEST']._serialized_end=1705
+  _globals['_CLIENTSETTINGS']._serialized_start=1708
+  _globals['_CLIENTSETTINGS']._serialized_end=1997
+  _globals['_CLIENTSETTINGS_OVERFLOW']._serialized_start=1933
+  _globals['_CLIENTSETTINGS_OVERFLOW']._serialized_end=1997
+  _globals['_SETCLIENTSETTINGSREQUEST']._serialized_start=1999
+  _globals['_SETCLIENTSETTINGSREQUEST']._serialized_end=2108
+  _globals['_GETCLIENTSETTINGSREQUEST']._serialized_start=2110
+  _globals['_GETCLIENTSETTINGSREQUEST']._serialized_end=2170
+  _globals['_SESSIONSERVICE']._serialized_start=2173
+  _globals['_SESSIONSERVICE']._serialized_end=2944
 # @@protoc_insertion_point(module_scope)

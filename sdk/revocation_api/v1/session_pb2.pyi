@@ -92,9 +92,16 @@ class RefreshSessionRequest(google.protobuf.message.Message):
     REFRESH_TOKEN_FIELD_NUMBER: builtins.int
     ACCESS_TOKEN_LIFE_S_FIELD_NUMBER: builtins.int
     DEVICE_FIELD_NUMBER: builtins.int
+    ISSUER_FIELD_NUMBER: builtins.int
+    CLIENT_ID_FIELD_NUMBER: builtins.int
     realm: builtins.str
     refresh_token: builtins.str
     access_token_life_s: builtins.int
+    issuer: builtins.str
+    """Who asks: if given, only the session's own issuer and client are answered, others with REFRESH_INVALID. An empty
+    client_id stands for a session without one.
+    """
+    client_id: builtins.str
     @property
     def device(self) -> Global___Device:
         """who asks now; shown in the list and in the event of a theft"""
@@ -106,9 +113,15 @@ class RefreshSessionRequest(google.protobuf.message.Message):
         refresh_token: builtins.str = ...,
         access_token_life_s: builtins.int = ...,
         device: Global___Device | None = ...,
+        issuer: builtins.str | None = ...,
+        client_id: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["device", b"device"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["access_token_life_s", b"access_token_life_s", "device", b"device", "realm", b"realm", "refresh_token", b"refresh_token"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_client_id", b"_client_id", "_issuer", b"_issuer", "client_id", b"client_id", "device", b"device", "issuer", b"issuer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_client_id", b"_client_id", "_issuer", b"_issuer", "access_token_life_s", b"access_token_life_s", "client_id", b"client_id", "device", b"device", "issuer", b"issuer", "realm", b"realm", "refresh_token", b"refresh_token"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_client_id", b"_client_id"]) -> typing.Literal["client_id"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_issuer", b"_issuer"]) -> typing.Literal["issuer"] | None: ...
 
 Global___RefreshSessionRequest: typing_extensions.TypeAlias = RefreshSessionRequest
 
@@ -129,6 +142,7 @@ class SessionGrant(google.protobuf.message.Message):
     GENERATION_FIELD_NUMBER: builtins.int
     ROWS_FIELD_NUMBER: builtins.int
     POSITION_FIELD_NUMBER: builtins.int
+    ISSUER_FIELD_NUMBER: builtins.int
     sid: builtins.str
     refresh_token: builtins.str
     subject: builtins.str
@@ -142,6 +156,8 @@ class SessionGrant(google.protobuf.message.Message):
     generation: builtins.int
     rows: builtins.bytes
     """entries that the call committed (evicted sessions, cutoffs)"""
+    issuer: builtins.str
+    """of the session; absent: it has none"""
     @property
     def version(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """[subject, client, realm], to mint as `tver`"""
@@ -162,9 +178,11 @@ class SessionGrant(google.protobuf.message.Message):
         generation: builtins.int = ...,
         rows: builtins.bytes = ...,
         position: revocation_api.v1.revocation_pb2.Positions | None = ...,
+        issuer: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["position", b"position"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["client_id", b"client_id", "expires_at", b"expires_at", "generation", b"generation", "issued_at", b"issued_at", "position", b"position", "refresh_token", b"refresh_token", "rows", b"rows", "session_expires_at", b"session_expires_at", "sid", b"sid", "subject", b"subject", "version", b"version"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_issuer", b"_issuer", "issuer", b"issuer", "position", b"position"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_issuer", b"_issuer", "client_id", b"client_id", "expires_at", b"expires_at", "generation", b"generation", "issued_at", b"issued_at", "issuer", b"issuer", "position", b"position", "refresh_token", b"refresh_token", "rows", b"rows", "session_expires_at", b"session_expires_at", "sid", b"sid", "subject", b"subject", "version", b"version"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_issuer", b"_issuer"]) -> typing.Literal["issuer"] | None: ...
 
 Global___SessionGrant: typing_extensions.TypeAlias = SessionGrant
 
@@ -180,6 +198,7 @@ class Session(google.protobuf.message.Message):
     IDLE_EXPIRES_AT_FIELD_NUMBER: builtins.int
     EXPIRES_AT_FIELD_NUMBER: builtins.int
     CURRENT_FIELD_NUMBER: builtins.int
+    ISSUER_FIELD_NUMBER: builtins.int
     handle: builtins.str
     """names the session in lists without giving its sid away; ending takes either"""
     client_id: builtins.str
@@ -189,6 +208,7 @@ class Session(google.protobuf.message.Message):
     expires_at: builtins.int
     current: builtins.bool
     """the session that `ListSessionsRequest.current` names"""
+    issuer: builtins.str
     @property
     def device(self) -> Global___Device: ...
     def __init__(
@@ -202,9 +222,11 @@ class Session(google.protobuf.message.Message):
         idle_expires_at: builtins.int = ...,
         expires_at: builtins.int = ...,
         current: builtins.bool = ...,
+        issuer: builtins.str | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["device", b"device"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["client_id", b"client_id", "created_at", b"created_at", "current", b"current", "device", b"device", "expires_at", b"expires_at", "handle", b"handle", "idle_expires_at", b"idle_expires_at", "last_seen_at", b"last_seen_at"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_issuer", b"_issuer", "device", b"device", "issuer", b"issuer"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_issuer", b"_issuer", "client_id", b"client_id", "created_at", b"created_at", "current", b"current", "device", b"device", "expires_at", b"expires_at", "handle", b"handle", "idle_expires_at", b"idle_expires_at", "issuer", b"issuer", "last_seen_at", b"last_seen_at"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_issuer", b"_issuer"]) -> typing.Literal["issuer"] | None: ...
 
 Global___Session: typing_extensions.TypeAlias = Session
 
@@ -220,7 +242,9 @@ class GetSessionRequest(google.protobuf.message.Message):
     sid: builtins.str
     """or a handle together with its subject"""
     subject: builtins.str
+    """if given, it must be the session's"""
     issuer: builtins.str
+    """absent: those of the realm that the replica has met, see ListSessionsRequest"""
     def __init__(
         self,
         *,
@@ -248,6 +272,9 @@ class ListSessionsRequest(google.protobuf.message.Message):
     realm: builtins.str
     subject: builtins.str
     issuer: builtins.str
+    """Absent: sessions without an issuer, and of those issuers whose sessions this replica has met since its start. So
+    the list may lack some; name the issuer where it must not.
+    """
     current: builtins.str
     """a sid"""
     page_size: builtins.int
@@ -300,9 +327,13 @@ class EndSessionRequest(google.protobuf.message.Message):
     REASON_FIELD_NUMBER: builtins.int
     realm: builtins.str
     sid: builtins.str
-    """or a handle together with its subject"""
+    """Or a handle together with its subject. What has the form of a handle (22 characters of base64url) is taken for
+    one; a sid of another issuer that looks like that is revoked by Revoke.
+    """
     subject: builtins.str
+    """if given, it must be the session's"""
     issuer: builtins.str
+    """with a handle: absent as in ListSessionsRequest"""
     op_id: builtins.str
     reason: builtins.str
     def __init__(
