@@ -21,6 +21,10 @@ from revocation_sdk._audit import Action, AuditEntry, AuditFrom, AuditPoint, Aud
 log = structlog.get_logger("revocation.audit")
 
 _KEEP_EVERY_S = 10.0
+_REALMS_AT_ONCE = 10
+_ROUNDS = 16
+"""Scripts that drop entries of so many realms, before it is the turn of the next ones."""
+
 _PAGE = 200
 _LOOK_EVERY_S = 0.5
 
@@ -48,12 +52,23 @@ class AuditDesk:
         log_id = self._replicas[partition].partition.log_id
         if not log_id:
             return
-        remembered = self.auditor.remembered(partition, log_id)
+        realms = self.auditor.realms
+        for first in range(0, len(realms), _REALMS_AT_ONCE):
+            due = await self._keep(partition, log_id, realms[first : first + _REALMS_AT_ONCE])
+            for _ in range(_ROUNDS):
+                if not due:
+                    break
+                due = await self._keep(partition, log_id, due)
+
+    async def _keep(self, partition: int, log_id: str, realms: Sequence[str]) -> Sequence[str]:
+        """One script's worth; the realms of which there is more to drop."""
+        remembered = self.auditor.remembered(partition, log_id, realms)
         stands = await self._store.keep_audit(partition, log_id, self._retention_ms, self._most, remembered)
         if isinstance(stands, Closed):
-            return
+            return ()
         for known, stand in zip(remembered, stands, strict=True):
             self.auditor.note(partition, log_id, known.realm, stand.head)
+        return [known.realm for known, stand in zip(remembered, stands, strict=True) if stand.more]
 
     def striking(self, partition: int, log_id: str, member: str, caller: Caller) -> bytes:
         """The entry for a member that an operator strikes off."""

@@ -113,10 +113,10 @@ class Auditor:
         if noted != log_id or known.number < point.number:
             self._heads[partition, realm] = log_id, point
 
-    def remembered(self, partition: int, log_id: str) -> list[Remembered]:
-        """What is known of every chain of a partition, with what to say if the store does not know it any more."""
+    def remembered(self, partition: int, log_id: str, realms: Sequence[str]) -> list[Remembered]:
+        """What is known of these chains of a partition, with what to say if the store does not know it any more."""
         found = []
-        for realm in self.realms:
+        for realm in realms:
             noted, point = self._heads.get((partition, realm), ("", AuditPoint()))
             declaration = b""
             if point.number and self.on:

@@ -25,6 +25,8 @@ class Stand:
     head: AuditPoint
     anchor: AuditPoint
     entries: int
+    more: bool = False
+    """Whether more is to be dropped than one script may: ask again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,10 @@ class AuditStore(Protocol):
     async def keep_audit(
         self, partition: int, log_id: str, retention_ms: int, most: int, remembered: Sequence[Remembered]
     ) -> list[Stand] | Closed:
-        """Declares what was lost of each of these chains, and drops entries that are too old or too many."""
+        """Declares what was lost of each of these chains, and drops entries that are too old or too many.
+
+        All in one script: so a few realms at a time, and a few hundred entries, where there is `more`.
+        """
 
     async def strike_by_order(
         self, partition: int, log_id: str, member: str, silent_ms: int, audit: bytes

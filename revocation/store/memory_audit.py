@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from revocation.store.memory_data import Data
 
 
+_MOST_DROPPED = 512
+
+
 @dataclass(slots=True)
 class Chain:
     """One realm's chain in one partition."""
@@ -52,13 +55,21 @@ class Chain:
         self.head = AuditPoint(max(self.head.number, point.number), self.head.digest)
         self.add(now, 0, "", sealed)
 
-    def drop(self, now: int, retention_ms: int, most: int) -> None:
-        """Drops what is too old or too much."""
-        size = sum(map(_size, self.entries))
-        while self.entries and (now - self.entries[0].time_ms > retention_ms or size > most):
+    def drop(self, now: int, retention_ms: int, most: int, left: int) -> int:
+        """Drops what is too old or too much, `left` entries at most, but one at least; how many may still go."""
+        while self.due(now, retention_ms, most):
             oldest = self.entries.pop(0)
-            size -= _size(oldest)
             self.anchor = AuditPoint(oldest.number, oldest.digest)
+            left -= 1
+            if left <= 0:
+                break
+        return left
+
+    def due(self, now: int, retention_ms: int, most: int) -> bool:
+        """Whether the oldest entry has to go."""
+        if not self.entries:
+            return False
+        return now - self.entries[0].time_ms > retention_ms or sum(map(_size, self.entries)) > most
 
 
 def _size(entry: StoredEntry) -> int:
@@ -95,13 +106,14 @@ class MemoryAudit(ABC):
         data, now = self._enter(partition)
         if closed := self._gate(data, log_id):
             return closed
-        stands = []
+        stands, left = [], _MOST_DROPPED
         for realm, point, declaration in remembered:
             chain = data.audits.setdefault(realm, Chain())
             if declaration and point.number and chain.lacks(point):
                 chain.declare(point, now, declaration)
-            chain.drop(now, retention_ms, most)
-            stands.append(Stand(chain.head, chain.anchor, len(chain.entries)))
+            left = chain.drop(now, retention_ms, most, left)
+            more = chain.due(now, retention_ms, most)
+            stands.append(Stand(chain.head, chain.anchor, len(chain.entries), more))
         return stands
 
     async def read_audit(self, partition: int, log_id: str, realm: str, after: int, count: int) -> Page | Closed:

@@ -31,7 +31,7 @@ class RedisAudit(ABC):
         reply = await self._run("audit_keep", partition, log_id, retention_ms, most, *flat)
         if reply[0] != b"ok":
             return Closed(reply[0].decode())
-        return [Stand(audit_point(*item[:2]), audit_point(*item[2:4]), int(item[4])) for item in reply[1:]]
+        return [Stand(audit_point(*item[:2]), audit_point(*item[2:4]), item[4], bool(item[5])) for item in reply[1:]]
 
     async def strike_by_order(
         self, partition: int, log_id: str, member: str, silent_ms: int, audit: bytes

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from revocation.audit.desk import AuditDesk
+from revocation.audit.seal import INSTALLATION
 from revocation.callers.roles import Caller as Identity
+from revocation.clock import system_clock
+from revocation.config.settings import load
 from revocation.errors import Guarded
 from revocation.keys.keyring import Keyring
 from revocation.model import Operation, Target, request_digest
 from revocation.rails.consent import Consent
-from revocation_sdk._audit import Action, AuditEntry, AuditRecord, ChainCheck
+from revocation.store.audit import Remembered, Stand
+from revocation_sdk._audit import Action, AuditEntry, AuditPoint, AuditRecord, ChainCheck
 from revocation_sdk._lattice import Kind
-from tests.revocation.session_nodes import Caller, Nodes, new_op_id, running
+from tests.revocation.session_nodes import SECRET, Caller, Nodes, new_op_id, running
 
 ALICE, BOB = (Identity(name, None, (name,), "admin") for name in ("spiffe://x/alice", "spiffe://x/bob"))
 REALM = Target(Kind.REALM, None, "")
@@ -91,3 +98,24 @@ async def test_under_another_secret_entries_are_unreadable_and_not_forged(nodes:
     assert unreadable == replace(
         entry, unreadable="key", log_id="", seen=unreadable.seen, records=(), loss=None
     )  # fmt: skip
+
+
+async def test_many_realms_are_kept_a_few_at_a_time_and_again_while_there_is_more() -> None:
+    """No script goes through all realms, and one with much to drop holds up no other for ever (I8)."""
+    realms = ["default", *(f"r{number}" for number in range(1, 25))]
+    asked: list[list[str]] = []
+
+    class Store:
+        async def keep_audit(
+            self, partition: int, log_id: str, retention_ms: int, most: int, remembered: Sequence[Remembered]
+        ) -> list[Stand]:
+            asked.append([known.realm for known in remembered])
+            return [Stand(AuditPoint(), AuditPoint(), 1, more=known.realm == "r12") for known in remembered]
+
+    replica: Any = SimpleNamespace(partition=SimpleNamespace(log_id="00" * 16), clock=system_clock())
+    store: Any = Store()
+    config = load({"redis_url": "redis://localhost", "realms": {realm: {} for realm in realms}})
+    await AuditDesk(config, Keyring.parse(SECRET), [replica], store).keep(0)
+    assert max(map(len, asked)) == 10
+    assert [realm for realm, *_ in asked].count("r12") == 16
+    assert {realm for several in asked for realm in several} == {*realms, INSTALLATION}

@@ -142,6 +142,28 @@ async def test_what_is_too_much_is_dropped_oldest_first(world: World) -> None:
     assert (await keep(actor, most=2_000))[0] == stand
 
 
+async def test_much_is_dropped_by_many_short_scripts(world: World) -> None:
+    """However many realms have however much to drop, one script drops a few hundred entries, of each realm some."""
+    actor = await alone(world)
+    realms = ("r", "s", "t")
+    for number in range(900):
+        realm = realms[number % 3]
+        await commit(actor, audited(number + 1, soon(world), realm), realm=realm)
+    await world.advance(HOUR_MS + 1)
+    opened(await actor.beat())
+    wanted = [Remembered(realm, NOWHERE, b"") for realm in realms]
+    counts, rounds = [300] * 3, 0
+    more = True
+    while more:
+        stands = await keep(actor, *wanted)
+        dropped = [before - stand.entries for before, stand in zip(counts, stands, strict=True)]
+        assert sum(dropped) <= 550
+        assert all(went or not before for went, before in zip(dropped, counts, strict=True))
+        counts, rounds = [stand.entries for stand in stands], rounds + 1
+        more = any(stand.more for stand in stands)
+    assert (counts, rounds) == ([0, 0, 0], 2)
+
+
 async def test_a_wiped_store_says_so_and_numbers_go_on(world: World) -> None:
     actor = await alone(world)
     for number in range(1, 4):
