@@ -16,6 +16,7 @@ from revocation.cli.guard import Approval, Confirm, DryRun
 from revocation.cli.landed import Wait, WaitTimeout
 from revocation.cli.output import Exit, Output, in_words
 from revocation.cli.token import read_token
+from revocation.session.handles import parse_handle
 from revocation_sdk.types import AckLevel
 
 if TYPE_CHECKING:
@@ -93,7 +94,13 @@ def session(
     wait: Wait = None,
     wait_timeout: WaitTimeout = 10.0,
 ) -> int:
-    """Revoke all tokens of a session."""
+    """Revoke all tokens of a session. A handle, as lists show it, is ended by `sessions end` with its --subject."""
+    if issuer is None and parse_handle(sid) is not None:
+        raise typer.BadParameter(
+            "has the form of a handle, which names no tokens: end it with `revocation sessions end HANDLE --subject "
+            "SUBJECT`, or name --issuer if it is the sid of another issuer",
+            param_hint="SID",
+        )
 
     def call(client: RevocationClient, common: _Common, _: int | None) -> Receipt:
         return client.revoke_session(sid, issuer=issuer, **common)

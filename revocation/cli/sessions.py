@@ -15,7 +15,10 @@ from revocation.cli.revoke import OpId, Reason, show_receipt
 if TYPE_CHECKING:
     from revocation_sdk.types import SessionInfo
 
-Issuer = Annotated[str | None, typer.Option(help="The `iss` of the sessions.")]
+Issuer = Annotated[
+    str | None,
+    typer.Option(help="The `iss` of the sessions. Default: none, and those whose sessions the replica has met."),
+]
 Subject = Annotated[str | None, typer.Option(help="With a handle: whose session it is.")]
 SessionName = Annotated[str, typer.Argument(metavar="SESSION", help="Its sid, or its handle together with --subject.")]
 
@@ -39,12 +42,15 @@ def list_of(
     """List the sessions of a subject, newest first. They are named by handles, which log nobody in."""
     with closing(connection.client()) as client:
         sessions = client.list_sessions(subject, issuer=issuer, timeout=connection.timeout)
-    columns = ("session", "client", "device", "address", "last seen", "ends")
+    columns = ("session", "client", "device", "address", "last seen", "ends", "issuer")
     rows = [
-        (one.handle, one.client_id, one.device, one.address, in_words(one.last_seen_at), in_words(ends_at(one)))
+        (one.handle, one.client_id, one.device, one.address, in_words(one.last_seen_at), in_words(ends_at(one)),
+         one.issuer)
         for one in sessions
-    ]
+    ]  # fmt: skip
     out.table(columns, rows, {"sessions": [asdict(one) for one in sessions]})
+    if issuer is None and (out.terminal or not sessions):
+        out.note("issuers whose sessions this replica has not met since its start are not among them: name --issuer")
     return Exit.OK
 
 
@@ -57,6 +63,7 @@ def show(
         found = client.get_session(session, subject=subject, issuer=issuer, timeout=connection.timeout)
     shown: dict[str, object] = {
         "session": found.handle,
+        "issuer": found.issuer,
         "client": found.client_id,
         "device": found.device,
         "address": found.address,

@@ -2,6 +2,7 @@
 
 machine   (session, command, now) -> commit or refusal: rotation, grace, reuse, timeouts
 refresh   the form of refresh tokens and session ids, and their MACs
+handles   what lists call a session (pure)
 keys      what is derived for sessions from the master secret
 policy    settings of realms and clients
 gate      one round trip to the store at a time, behind the barriers that a decision needs

@@ -15,7 +15,8 @@ from revocation.replication.barrier import Barrier
 from revocation.replication.replica import NotReady, Replica
 from revocation.service import Realm, Revocations
 from revocation.session.gate import SessionGate, Turnstile
-from revocation.session.keys import Name, NotOurs, SessionKeys, handle_text
+from revocation.session.handles import handle_text
+from revocation.session.keys import Name, NotOurs, SessionKeys
 from revocation.session.machine import (
     Command,
     Commit,
@@ -56,7 +57,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose sessions."""
+    """Whose sessions. No issuer: whichever; no subject, with a sid: not said."""
 
     realm: str
     issuer: str | None
@@ -213,6 +214,16 @@ class SessionDesk:
         known = self._issuers.setdefault(place.realm.name, {None})
         if len(known) < _MOST_ISSUERS:
             known.add(session.issuer)
+
+    def _issuers_met(self, realm: str, issuer: str | None) -> list[str | None]:
+        """Whose sessions are meant: those of this issuer; or of none, and of all whose sessions passed by here."""
+        return [issuer] if issuer is not None else sorted(self._issuers.get(realm, {None}), key=lambda met: met or "")
+
+    def _require_theirs(self, session: Session, owner: Owner) -> None:
+        """If the owner is said. Raises SessionOver, as if there were no such session."""
+        theirs = session.subject == owner.subject and owner.issuer in (None, session.issuer)
+        if owner.subject and not theirs:
+            raise over(End.UNKNOWN)
 
     def _lives(self, place: Place, now_ms: int, sealed: Sealed, handle: bytes) -> Session | None:
         """The session in a record, if it is still one."""

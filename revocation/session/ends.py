@@ -9,7 +9,7 @@ from revocation.errors import InvalidField
 from revocation.model import Operation, Receipt, Target
 from revocation.session.desk import Found, Grant, Owner, Place, over
 from revocation.session.gate import Call, until
-from revocation.session.lists import SessionLists
+from revocation.session.lists import SessionLists, require_subject
 from revocation.session.machine import Commit, End, Keep, last_token_s
 from revocation.session.refresh import partition_of as partition_of_sid
 from revocation.store.sessions import Again, Entry, Look, Seen, Step, Stepped, SubjectCutoff, Turned
@@ -30,9 +30,11 @@ class SessionEnds(SessionLists):
     async def end(self, operation: Operation, owner: Owner, session: str, deadline: float) -> Receipt:
         """Ends a session by its sid, or by its handle and owner; idempotent. Raises ServiceError.
 
-        A sid that is not ours, or whose session is over, has its tokens revoked all the same.
+        A sid that is not ours, or whose session is over, has its tokens revoked all the same; but with a subject only
+        if it is known to be a session's, and that is not another subject's.
         """
         self._revocations.check_op_id(operation)
+        require_subject(owner, session)
         partition = partition_of_sid(session)
         ours = partition is not None and partition < len(self._replicas)
         call = Call()
@@ -42,7 +44,7 @@ class SessionEnds(SessionLists):
                 if not ours:
                     receipt = await self._end_by_handle(call, operation, owner, session)
                     continue
-                found = await self._end_by_sid(call, operation, session)
+                found = await self._end_by_sid(call, operation, owner, session)
                 if found is _NOTHING_THERE:
                     break
                 receipt = found
@@ -50,15 +52,20 @@ class SessionEnds(SessionLists):
             operation, Target(Kind.SESSION, owner.issuer, session), deadline
         )
 
-    async def _end_by_sid(self, call: Call, operation: Operation, sid: str) -> Receipt | None:
+    async def _end_by_sid(self, call: Call, operation: Operation, owner: Owner, sid: str) -> Receipt | None:
         place = self._place_of_sid(operation.realm, sid)
         names = place.keys.names(sid)
         seen = await self._look(place, Look(place.realm.name, tuple(name.record for name in names), op=operation.key()))
         if seen.op:
             row = (names[0].key_tag, names[0].fingerprint)
             return self._again(place, operation, seen.op, row)
-        for name, sealed in zip(names, seen.records, strict=True):
-            session = self._lives(place, seen.now_ms, sealed, name.handle) if sealed else None
+        records = [(name, sealed) for name, sealed in zip(names, seen.records, strict=True) if sealed]
+        if owner.subject and not records:
+            raise over(End.UNKNOWN)
+        for name, sealed in records:
+            if owner.subject and not sealed.ended:
+                self._require_theirs(self._session(place, sealed, name.handle), owner)
+            session = self._lives(place, seen.now_ms, sealed, name.handle)
             if session is not None:
                 entry = self._entry(place, name, session)
                 last_s = last_token_s(session, seen.now_ms)
@@ -67,7 +74,7 @@ class SessionEnds(SessionLists):
         return _NOTHING_THERE
 
     async def _end_by_handle(self, call: Call, operation: Operation, owner: Owner, handle: str) -> Receipt | None:
-        place, entry, seen = await self._by_handle(owner, handle, operation.key())
+        place, entry, seen, owner = await self._by_handle(owner, handle, operation.key())
         if seen.op:
             row = (entry.key_tag, entry.fingerprint) if entry else None
             return self._again(place, operation, seen.op, row)

@@ -110,8 +110,7 @@ class SessionCounts(SessionDesk):
         count.complete = True
 
     async def _count_subject(self, realm_name: str, target: Target, count: _Count) -> None:
-        known = self._issuers.get(realm_name, {None}) if target.issuer is None else {target.issuer}
-        issuers = sorted(known, key=str)
+        issuers = self._issuers_met(realm_name, target.issuer)
         for place in self._places_of_subject(realm_name, target.value):
             names = [name for issuer in issuers for name in place.keys.indexes(issuer, target.value)]
             await self._count_indexes(place, names, count)

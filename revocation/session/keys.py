@@ -7,7 +7,6 @@ master secret logs nobody out, as long as the old one stays in the list for the 
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -18,13 +17,13 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from revocation.keys.keyring import Keyring
+from revocation.session.handles import HANDLE_BYTES
 from revocation.session.machine import Device, Policy, Session
 from revocation.session.refresh import make_sid
 from revocation.store.sessions import STAMP_BYTES, Sealed, record_name
 from revocation_sdk._lattice import Kind, RealmKey, fingerprint_input
 
 _FORMAT = 1
-HANDLE_BYTES = 16
 
 
 class NotOurs(Exception):
@@ -142,11 +141,6 @@ class SessionKeys:
     def _text(self, value: bytes) -> bytes:
         realm = self.realm.encode()
         return len(realm).to_bytes(2, "big") + realm + value
-
-
-def handle_text(handle: bytes) -> str:
-    """A handle as lists show it."""
-    return base64.urlsafe_b64encode(handle).rstrip(b"=").decode()
 
 
 def _encode(session: Session) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from revocation.errors import InvalidField
+from revocation.errors import InvalidField, SessionOver
 from revocation.session.desk import Owner, Place, SessionDesk, over
 from revocation.session.gate import Call, until
-from revocation.session.keys import HANDLE_BYTES, Name, handle_text
+from revocation.session.handles import HANDLE_BYTES, handle_text, parse_handle
+from revocation.session.keys import Name
 from revocation.session.machine import End, Look, Session
 from revocation.session.refresh import partition_of as partition_of_sid
 from revocation.store.sessions import Entry, Seen
@@ -35,15 +36,17 @@ class SessionLists(SessionDesk):
     """Reads."""
 
     async def get(self, owner: Owner, session: str, deadline: float) -> Shown:
-        """One session, by its sid, or by its handle and owner. Raises SessionOver."""
+        """One session, by its sid, or by its handle and owner. Raises SessionOver, InvalidField."""
+        require_subject(owner, session)
         async with until(deadline, Call()):
             if partition_of_sid(session) is not None:
                 place = self._place_of_sid(owner.realm, session)
                 names = place.keys.names(session)
             else:
-                place, entry, _ = await self._by_handle(owner, session)
+                place, entry, _, owner = await self._by_handle(owner, session)
                 names = (named(entry),)
             found, _ = await self._decide(place, names, Look())
+            self._require_theirs(found.session, owner)
             return Shown(handle_text(found.name.handle), found.session, current=False)
 
     async def page(
@@ -71,9 +74,10 @@ class SessionLists(SessionDesk):
     async def _entries(self, owner: Owner) -> list[tuple[Place, Entry]]:
         """All entries of a subject, newest first."""
         found = []
+        issuers = self._issuers_met(owner.realm, owner.issuer)
         for place in self._places_of_subject(owner.realm, owner.subject):
-            indexes = place.keys.indexes(owner.issuer, owner.subject)
-            seen = await self._look(place, StoreLook(place.realm.name, indexes=indexes))
+            indexes = [name for issuer in issuers for name in place.keys.indexes(issuer, owner.subject)]
+            seen = await self._look(place, StoreLook(place.realm.name, indexes=tuple(indexes)))
             found += [(place, entry) for entry, _ in seen.entries]
         return sorted(found, key=lambda item: _mark(item[1]), reverse=True)
 
@@ -91,16 +95,17 @@ class SessionLists(SessionDesk):
                     live[entry.handle] = session
         return [(entry, live[entry.handle]) for _, entry in entries if entry.handle in live]
 
-    async def _by_handle(self, owner: Owner, handle: str, op: str = "") -> tuple[Place, Entry | None, Seen]:
-        """The entry of this handle among the subject's; or the answer of the op, if it has run before."""
-        wanted = _parse_handle(handle)
+    async def _by_handle(self, owner: Owner, handle: str, op: str = "") -> tuple[Place, Entry | None, Seen, Owner]:
+        """The entry of this handle among the owner's, and its issuer; or the answer of the op, if it has run before."""
+        wanted = parse_handle(handle)
         for place in self._places_of_subject(owner.realm, owner.subject):
-            indexes = place.keys.indexes(owner.issuer, owner.subject)
-            seen = await self._look(place, StoreLook(place.realm.name, indexes=indexes, op=op))
-            entry = next((entry for entry, _ in seen.entries if entry.handle == wanted), None)
-            if entry is not None or seen.op:
-                return place, entry, seen
-        raise over(End.UNKNOWN)
+            for issuer in self._issuers_met(owner.realm, owner.issuer):
+                indexes = place.keys.indexes(issuer, owner.subject)
+                seen = await self._look(place, StoreLook(place.realm.name, indexes=indexes, op=op))
+                entry = next((entry for entry, _ in seen.entries if entry.handle == wanted), None)
+                if entry is not None or seen.op:
+                    return place, entry, seen, replace(owner, issuer=issuer)
+        raise over(End.UNKNOWN) if owner.issuer is not None else SessionOver(_NOT_AMONG, why=End.UNKNOWN)
 
 
 def named(entry: Entry | None) -> Name:
@@ -110,14 +115,20 @@ def named(entry: Entry | None) -> Name:
     return Name("", entry.key_tag, entry.fingerprint, entry.handle)
 
 
-def _parse_handle(text: str) -> bytes:
-    try:
-        handle = base64.b64decode(text + "==", altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        handle = b""
-    if len(handle) != HANDLE_BYTES:
-        raise over(End.UNKNOWN)
-    return handle
+def require_subject(owner: Owner, session: str) -> None:
+    """A handle is looked for among the sessions of its subject. Raises InvalidField for one without."""
+    if not owner.subject and parse_handle(session) is not None:
+        raise InvalidField("subject", _HANDLE_ALONE)
+
+
+_HANDLE_ALONE = (
+    "must be given: what names the session has the form of a handle, and a handle needs its subject. If it is the sid "
+    "of another issuer, revoke that session instead"
+)
+_NOT_AMONG = (
+    "there is no such session, or not any more, among those without an issuer and those of issuers whose sessions this "
+    "replica has met since its start; name its issuer (--issuer, issuer=)"
+)
 
 
 def _mark(entry: Entry) -> Mark:

@@ -18,8 +18,8 @@ from revocation.model import Operation
 from revocation.session.desk import Found, Grant, Place, audit, over
 from revocation.session.ends import SessionEnds
 from revocation.session.gate import Call, until
+from revocation.session.handles import handle_text
 from revocation.session.impact import SessionCounts
-from revocation.session.keys import handle_text
 from revocation.session.lists import Shown
 from revocation.session.machine import Commit, Device, End, Look, Open, Refresh, Touch, Write, decide, may_refresh
 from revocation.session.policy import MOST_SESSIONS, SessionSettings

@@ -225,7 +225,7 @@ class FakeService:
         )
 
     def _find(self, request: Any) -> FakeSession:
-        return self._sessions.find(request.sid, getattr(request, "subject", ""), self.clock.wall())
+        return self._sessions.find(request.sid, request.subject, self.clock.wall(), _optional(request, "issuer"))
 
     def _list_sessions(self, request: Any) -> tuple[list[types.SessionInfo], str]:
         live = self._sessions.live(request.subject, _optional(request, "issuer"), self.clock.wall())

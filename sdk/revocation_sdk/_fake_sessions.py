@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from revocation_sdk._judge import Versions
-from revocation_sdk.errors import RefreshReused, SessionEnded, SessionLimit
+from revocation_sdk.errors import InvalidRequest, RefreshReused, SessionEnded, SessionLimit
 from revocation_sdk.types import ClientSettings, Grant, SessionInfo
 
 DEFAULT_SETTINGS = ClientSettings(absolute_timeout_s=30 * 86_400)
@@ -45,6 +45,10 @@ class FakeSession:
         """Names it in lists, without its id."""
         return hashlib.sha256(self.sid.encode()).hexdigest()[:16]
 
+    def is_of(self, subject: str, issuer: str | None) -> bool:
+        """Whose it is; None: whichever issuer's."""
+        return self.subject == subject and issuer in (None, self.issuer)
+
     def info(self, current: str) -> SessionInfo:
         """As its owner sees it."""
         idle = self.settings.idle_timeout_s
@@ -74,7 +78,7 @@ class FakeSessions:
         """Opens a session, at the price of the oldest where the limit says so."""
         session.versions = self._cutoffs(session)
         session.last_seen_at = now
-        mine = [other for other in self.live(session.subject, session.issuer, now)]
+        mine = [other for other in self.live(session.subject, session.issuer, now) if other.issuer == session.issuer]
         self._make_room(mine, session.settings.max_sessions_per_subject, session.settings)
         same = [other for other in mine if other.client_id == session.client_id and not other.ended]
         self._make_room(same, session.settings.max_sessions_per_subject_and_client, session.settings)
@@ -103,12 +107,12 @@ class FakeSessions:
         keep.versions = self._cutoffs(keep)
         return self._grant(keep, now, life)
 
-    def find(self, name: str, subject: str, now: float) -> FakeSession:
-        """A live session by its id, or by handle and subject. Raises SessionEnded."""
-        session = self._all.get(name) or next(
-            (one for one in self._all.values() if one.handle == name and one.subject == subject), None
-        )
-        if session is None:
+    def find(self, name: str, subject: str, now: float, issuer: str | None = None) -> FakeSession:
+        """A live session by its id, or by handle and subject. Raises SessionEnded, InvalidRequest."""
+        session = self._all.get(name) or next((one for one in self._all.values() if one.handle == name), None)
+        if session is not None and session.sid != name and not subject:
+            raise InvalidRequest("subject: must be given: a handle needs its subject", field="subject")
+        if session is None or (subject and not session.is_of(subject, issuer)):
             raise SessionEnded(reason="unknown")
         session.ended = session.ended or self._why_ended(session, now)
         if session.ended:
@@ -117,7 +121,7 @@ class FakeSessions:
 
     def live(self, subject: str, issuer: str | None, now: float) -> list[FakeSession]:
         """The live sessions of a subject, newest first."""
-        mine = [one for one in self._all.values() if one.subject == subject and one.issuer == issuer]
+        mine = [one for one in self._all.values() if one.is_of(subject, issuer)]
         for one in mine:
             one.ended = one.ended or self._why_ended(one, now)
         return [one for one in reversed(mine) if not one.ended]

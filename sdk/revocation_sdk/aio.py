@@ -108,7 +108,7 @@ class AsyncRevocationClient(BaseClient):
         wait_for: WaitFor | None = None,
         wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
-        """Takes all tokens of a session back."""
+        """Takes all tokens of a session back. `sid` is what they carry; a handle is ended by `end_session`."""
         return await self._core.revoke_async(
             self._core.requests.revoke_session(sid, issuer, op_id, reason).at_least(min_ack),
             timeout,
@@ -345,7 +345,7 @@ class AsyncRevocationClient(BaseClient):
         issuer: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
     ) -> SessionInfo:
-        """One session, by its id, or by its handle and subject."""
+        """One session, by its id, or by its handle and subject. A subject that is given must be the session's."""
         return await self._core.run_async(self._core.sessions.get_session(session, subject, issuer), timeout)
 
     async def list_sessions(
@@ -356,7 +356,11 @@ class AsyncRevocationClient(BaseClient):
         current: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
     ) -> list[SessionInfo]:
-        """The live sessions of a subject, newest first; `current` is the id of the one that asks."""
+        """The live sessions of a subject, newest first; `current` is the id of the one that asks.
+
+        Without an issuer: the sessions that have none, and those of issuers whose sessions the replica has met since
+        its start; name the issuer where none may be missing.
+        """
         found: list[SessionInfo] = []
         page = ""
         for _ in range(MAX_PAGES):
@@ -377,7 +381,10 @@ class AsyncRevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
     ) -> Receipt:
-        """Ends a session, by its id, or by its handle and subject."""
+        """Ends a session, by its id, or by its handle and subject. A subject that is given must be the session's.
+
+        Raises SessionEnded if the subject has no such session, InvalidRequest for a handle without a subject.
+        """
         asked = self._core.sessions.end_session(session, subject, issuer, op_id, reason)
         return await self._core.run_async(asked, timeout)
 

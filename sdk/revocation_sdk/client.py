@@ -115,7 +115,7 @@ class RevocationClient(BaseClient):
         wait_for: WaitFor | None = None,
         wait_timeout: float = WAIT_TIMEOUT_S,
     ) -> Receipt:
-        """Takes all tokens of a session back."""
+        """Takes all tokens of a session back. `sid` is what they carry; a handle is ended by `end_session`."""
         return self._core.revoke(
             self._core.requests.revoke_session(sid, issuer, op_id, reason).at_least(min_ack),
             timeout,
@@ -351,7 +351,7 @@ class RevocationClient(BaseClient):
         issuer: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
     ) -> SessionInfo:
-        """One session, by its id, or by its handle and subject."""
+        """One session, by its id, or by its handle and subject. A subject that is given must be the session's."""
         return self._core.run(self._core.sessions.get_session(session, subject, issuer), timeout)
 
     def list_sessions(
@@ -362,7 +362,11 @@ class RevocationClient(BaseClient):
         current: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
     ) -> list[SessionInfo]:
-        """The live sessions of a subject, newest first; `current` is the id of the one that asks."""
+        """The live sessions of a subject, newest first; `current` is the id of the one that asks.
+
+        Without an issuer: the sessions that have none, and those of issuers whose sessions the replica has met since
+        its start; name the issuer where none may be missing.
+        """
         found: list[SessionInfo] = []
         page = ""
         for _ in range(MAX_PAGES):
@@ -383,7 +387,10 @@ class RevocationClient(BaseClient):
         timeout: float = CALL_TIMEOUT_S,
         reason: str = "",
     ) -> Receipt:
-        """Ends a session, by its id, or by its handle and subject."""
+        """Ends a session, by its id, or by its handle and subject. A subject that is given must be the session's.
+
+        Raises SessionEnded if the subject has no such session, InvalidRequest for a handle without a subject.
+        """
         asked = self._core.sessions.end_session(session, subject, issuer, op_id, reason)
         return self._core.run(asked, timeout)
 

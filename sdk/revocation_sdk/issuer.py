@@ -136,7 +136,10 @@ class TokenIssuer:
         return self._mint.from_grant(grant, self._mint.own_claims(_found(claims, grant)))
 
     def logout(self, session: str, *, sub: str | None = None) -> Receipt:
-        """Ends a session, by its id, or by its handle and subject."""
+        """Ends a session, by its id, or by its handle and subject. A subject that is given must be the session's.
+
+        Raises SessionEnded if the subject has no such session, InvalidRequest for a handle without a subject.
+        """
         return self._client.end_session(session, subject=sub, issuer=self._mint.issuer)
 
     def logout_everywhere(self, sub: str) -> Receipt:

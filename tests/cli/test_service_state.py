@@ -120,6 +120,20 @@ def test_sessions_list(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     assert client.calls[0] == ("list_sessions", ("alice",), {"issuer": None, "timeout": 10.0})
 
 
+def test_sessions_of_issuers_that_nobody_named(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty table says what it may lack."""
+    fake(monkeypatch, list_sessions=[])
+    assert "--issuer" in cli("sessions", "list", "alice").out
+    assert "--issuer" not in cli("sessions", "list", "alice", "--issuer", "https://id.example").out
+
+
+def test_a_handle_is_no_sid(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = fake(monkeypatch, revoke_session=Receipt("pos", "op", True))
+    result = cli("revoke", "session", "A" * 22)
+    assert (result.code, "sessions end" in result.err, client.calls) == (Exit.USAGE, True, [])
+    assert cli("revoke", "session", "A" * 22, "--issuer", "https://other.example").code == Exit.OK
+
+
 def test_sessions_show_and_end(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """By sid, or by handle and subject."""
     client = fake(monkeypatch, get_session=SESSION, end_session=Receipt("pos", "op", True))

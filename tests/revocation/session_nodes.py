@@ -136,9 +136,11 @@ class Caller:
         renewal = Renewal(self.realm, token, 600, Device(address=address), issuer, client_id)
         return await self.sessions.refresh(renewal, self.deadline)
 
-    async def end(self, session: str, subject: str = "", op_id: uuid.UUID | None = None) -> Any:
+    async def end(
+        self, session: str, subject: str = "", op_id: uuid.UUID | None = None, issuer: str | None = ISSUER
+    ) -> Any:
         operation = self.operation("end", session, op_id=op_id)
-        return await self.sessions.end(operation, self.owner(subject), session, self.deadline)
+        return await self.sessions.end(operation, Owner(self.realm, issuer, subject), session, self.deadline)
 
     async def end_others(self, keep: Grant, op_id: uuid.UUID | None = None) -> Grant:
         operation = self.operation("others", keep.sid, op_id=op_id)

@@ -12,7 +12,7 @@ import pytest
 
 from revocation.errors import InvalidField, Overloaded, ServiceError, SessionOver
 from revocation.model import Target
-from revocation.session.desk import Grant
+from revocation.session.desk import Grant, Owner
 from revocation.session.machine import TOUCH_MS, Device
 from revocation.session.policy import SessionSettings, of_realm
 from revocation.session.refresh import make_sid, make_token
@@ -366,6 +366,57 @@ async def test_a_handle_does_not_end_another_subjects_session(nodes: Nodes) -> N
     assert await ended(nodes.caller().end(handle, "mallory")) == "unknown"
     assert await ended(nodes.caller().sessions.get(nodes.caller().owner("mallory"), handle, nodes.caller().deadline))
     assert (await nodes.caller().refresh(grant)).generation == 2
+
+
+async def test_a_handle_alone_names_nothing(nodes: Nodes) -> None:
+    """It is refused, and not taken for the sid of somebody else, whose end would be reported as done."""
+    caller, grant = nodes.caller(), await nodes.caller().open()
+    handle = (await caller.list())[0].handle
+    for attempt in (caller.end(handle), caller.sessions.get(caller.owner(""), handle, caller.deadline)):
+        error = await refused(attempt)
+        assert isinstance(error, InvalidField)
+        assert (error.field, handle in error.message) == ("subject", False)
+    assert (await caller.end(handle[:-1])).stored, "one character less is the sid of another issuer"
+    assert (await caller.refresh(grant)).generation == 2
+
+
+@pytest.mark.parametrize("mallory", [("mallory", ISSUER), ("alice", "https://other.example")])
+async def test_a_subject_that_is_given_must_be_the_sessions(nodes: Nodes, mallory: tuple[str, str]) -> None:
+    caller, grant = nodes.caller(), await nodes.caller().open("alice")
+    subject, issuer = mallory
+    assert await ended(caller.end(grant.sid, subject, issuer=issuer)) == "unknown"
+    assert await ended(caller.sessions.get(Owner("default", issuer, subject), grant.sid, caller.deadline)) == "unknown"
+    assert nodes.verdict(grant) is None
+    assert (await caller.refresh(grant)).generation == 2
+    op_id = new_op_id()
+    assert (await caller.end(grant.sid, "alice", op_id)).stored
+    assert (await caller.end(grant.sid, "alice", op_id)).stored
+    assert (await caller.end(grant.sid, "alice")).stored, "once more"
+    assert await ended(caller.refresh(grant)) == "logout"
+
+
+async def test_a_made_up_sid_with_a_subject_stores_nothing(nodes: Nodes) -> None:
+    caller = nodes.caller()
+    before = caller.node.service._realm_positions(caller.node.realms["default"])
+    assert await ended(caller.end(make_sid(0, bytes(16)), "mallory")) == "unknown"
+    assert caller.node.service._realm_positions(caller.node.realms["default"]) == before
+    assert (await caller.end(make_sid(0, bytes(16)))).stored, "whose record may be lost: its tokens are revoked"
+
+
+async def test_without_an_issuer_the_sessions_of_all_issuers_are_meant(nodes: Nodes) -> None:
+    """Of those that the replica has met; two issuers may both have a subject "1"."""
+    caller, none = nodes.caller(), Owner("default", None, "1")
+    grants = [await caller.open("1", issuer=issuer) for issuer in (ISSUER, "https://other.example", None)]
+    shown, _ = await caller.sessions.page(none, "", 0, "", caller.deadline)
+    assert {one.session.issuer for one in shown} == {ISSUER, "https://other.example", None}
+    assert [one.session.issuer for one in await caller.list("1")] == [ISSUER]
+    for one in shown:
+        assert (await caller.sessions.get(none, one.handle, caller.deadline)).session == one.session
+        assert (await caller.end(one.handle, "1", issuer=None)).stored
+    assert [await ended(caller.refresh(grant, issuer=None)) for grant in grants] == ["logout"] * 3
+    assert await caller.list("1") == []
+    error = await refused(caller.end(shown[0].handle, "1", issuer=None))
+    assert "--issuer" in error.message
 
 
 async def test_lists_are_paged_newest_first_and_name_no_sid(nodes: Nodes) -> None:

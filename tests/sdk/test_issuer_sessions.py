@@ -93,6 +93,26 @@ def test_logout_ends_both_kinds_of_token(client: FakeRevocations) -> None:
             issuer.refresh(login.refresh_token)
 
 
+def test_logout_is_for_the_owner_where_one_is_named(client: FakeRevocations) -> None:
+    issuer, other = issuer_of(client), issuer_of(client, issuer="https://other.example")
+    login = issuer.login("alice")
+    handle = issuer.sessions("alice")[0].handle
+    for attempt in (
+        lambda: issuer.logout(login.session_id, sub="mallory"),
+        lambda: issuer.logout(handle, sub="mallory"),
+        lambda: other.logout(login.session_id, sub="alice"),
+        lambda: client.get_session(login.session_id, subject="mallory"),
+    ):
+        with pytest.raises(SessionEnded):
+            attempt()
+    with pytest.raises(InvalidRequest) as caught:
+        issuer.logout(handle)
+    assert caught.value.field == "subject"
+    assert [one.issuer for one in client.list_sessions("alice")] == [ISSUER]
+    issuer.logout(login.session_id, sub="alice")
+    assert client.list_sessions("alice") == []
+
+
 def test_logout_others_keeps_one(client: FakeRevocations) -> None:
     """Its tokens from before end too, whoever has them; the call's answer goes on."""
     issuer, verifier = issuer_of(client), verifier_of(client)
