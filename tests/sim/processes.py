@@ -107,7 +107,7 @@ class Service:
         """Whether it cannot do what it would, or could not until so shortly ago that it has not confirmed in time."""
         store = self.store
         slow = store.slow_replies or store.late_until + HEALING_S > self.process.loop.time()
-        return self.process.paused or bool(slow) or not store.reaches(store.cluster.cur)
+        return self.process.paused or bool(slow) or store.node is not store.cluster.cur or not store.reaches(store.node)
 
     @property
     def view(self) -> View:

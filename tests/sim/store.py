@@ -69,6 +69,8 @@ class SimStore:
 
     def retarget(self) -> None:
         """Asks who the primary is; in a split network the answer may be the old one."""
+        if self.node is not self.cluster.cur:
+            self.late(0.0)  # it was led astray until now
         able = [node for node in self.cluster.nodes if node.memory.primary and self.reaches(node)]
         if able:
             self.node = self._random.choice(able)

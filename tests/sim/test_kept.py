@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.sim.schedule import Action, Schedule
-from tests.sim.world import run
+from tests.sim.world import World, run
 
 
 def holds(schedule: Schedule) -> None:
@@ -26,3 +26,21 @@ def test_who_lacks_only_what_was_trimmed_does_not_wait_for_a_record_that_never_c
             nodes=3, services=2, clients=1, copies=2, lag_s=0.02, delay_s=0.02, strike_after_s=1000.0,
         )
     )  # fmt: skip
+
+
+def test_a_split_whose_new_primary_is_emptied_and_found_first_by_a_newcomer_is_the_limit_and_heals() -> None:
+    """The newcomer cannot know of those whom the split leads to the old primary, and these cannot know of it: I1 is
+    excused (docs/guarantees.md, what is not survived). When the split ends, all of it is everywhere (I2)."""
+    schedule = Schedule(
+        seed=20008202,
+        actions=(
+            Action(1.598, "revoke", 1, 0.0), Action(1.943, "prove", 4, 0.0), Action(2.493, "flap", 0, 0.638),
+            Action(2.594, "wipe_late", 2, 0.677), Action(2.608, "cutoff", 3, 0.0), Action(3.091, "revoke", 2, 0.0),
+            Action(3.268, "cutoff", 7, 0.0), Action(3.338, "revoke", 3, 0.0),
+        ),
+        nodes=3, services=2, clients=1, copies=0, lag_s=0.2, delay_s=0.02, strike_after_s=1000.0,
+    )  # fmt: skip
+    world, noted = World(schedule), []
+    world.cluster.on_settle = lambda: (World._settled(world), noted.append(world.oracle.apart))
+    assert world.run().violations == ()
+    assert True in noted

@@ -116,6 +116,7 @@ class World(Faults):
             if service.name in at.members and at.members[service.name].log_id == at.log_id:
                 told |= service.replica._known
         if any(s.name not in told and s.hindered for s in living):
+            self.oracle.apart = True
             self.oracle.hide([s.view for s in living if s.name in told or not s.hindered])
 
     def _has_left(self, name: str) -> None:
@@ -289,6 +290,7 @@ class World(Faults):
                 return 0.0
             self._bring_back()
             await asyncio.sleep(0.1)
+        self.oracle.apart = False
         await asyncio.sleep(0.3)
         await self._judge()
         return self.loop.time() - began
