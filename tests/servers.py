@@ -146,6 +146,8 @@ class Server:
         self.config = dict(config)
         self._binary = binary
         self._sentinel = tuple(sentinel)
+        self.keeps_config = bool(sentinel)
+        """Whether it starts again with the file that it has rewritten: as Sentinels do, and what they look after."""
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -171,7 +173,7 @@ class Server:
         assert not self.running, "the server runs already"
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "server.conf"
-        if not (self._sentinel and path.exists()):  # a Sentinel keeps what it learned in its file
+        if not (self.keeps_config and path.exists()):
             lines = [
                 f"port {self.port}",
                 f"bind {self.place.host}",

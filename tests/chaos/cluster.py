@@ -77,6 +77,7 @@ class Cluster:
             if nodes:
                 config["replicaof"] = f"{self.host} {nodes[0].proxy.port}"
             server = self.installation.servers.start(config, aof=True, place=self._place())
+            server.keeps_config = True  # Sentinel has it say there whom it follows
             proxy.retarget((server.place.host, server.port))
             nodes.append(Node(server, proxy, f"store-{number}"))
         for node in nodes[1:]:

@@ -20,6 +20,9 @@ from tests.e2e.load import Wanted, revoke
 from tests.e2e.tokens import AUDIENCE, ISSUER, Signer
 
 KINDS = ("token", "subject", "session")
+LIFE_S = 7_200
+"""Of tokens, which must not expire before the end."""
+
 KEPT_SHARE = 0.15
 """So many tokens are never revoked: they must be accepted to the end (I4)."""
 
@@ -35,7 +38,7 @@ class Work:
         self._client, self._signer = client, signer
         self._issuer = TokenIssuer(
             client, key=signer.keys["k1"], key_id="k1", algorithm="ES256", issuer=ISSUER, audience=AUDIENCE,
-            max_staleness=4.0,
+            max_staleness=4.0, lifetime=LIFE_S,
         )  # fmt: skip
         self._numbers = itertools.count()
         self._stop = threading.Event()
@@ -91,7 +94,7 @@ class Work:
         kind = random.choice(KINDS)
         number = next(self._numbers)
         claims: dict[str, Any] = {"jti": f"jti-{number}", "sub": f"subject-{number}", "sid": f"sid-{number}"}
-        wanted = self._add(kind, self._signer.sign(**claims, life_s=7_200), claims)
+        wanted = self._add(kind, self._signer.sign(**claims, life_s=LIFE_S), claims)
         time.sleep(random.uniform(0.03, 0.15))  # let some verifiers see it alive
         if random.random() > KEPT_SHARE:
             self._insist(wanted, lambda: revoke(self._client, wanted, 3.0))

@@ -68,12 +68,14 @@ class Delivery:
         self._move(position)
 
     def _is_behind(self, position: Position) -> bool:
-        """Whether the replica has not come yet to where the client entered this history, by a snapshot of another one.
+        """Whether the replica has not come yet to where the client is, and is at a place that the client left out: it
+        entered this history further on by a snapshot, or was taken past it by a mark.
 
-        It cannot know that the client was never where it is itself. The client refuses, and gets a snapshot.
+        The replica cannot know that. The client refuses, and gets a snapshot.
         """
-        entered = min((place.seq for place in self._been if place.log_id == position.log_id), default=0)
-        return position.log_id == self._wanted.log_id and position.seq < entered
+        been = {place.seq for place in self._been if place.log_id == position.log_id}
+        same = position.log_id == self._wanted.log_id
+        return same and position.seq < self._wanted.seq and position.seq not in been
 
     def _follow(self, message: Changes | Mark) -> None:
         if message.position in self._told:

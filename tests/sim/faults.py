@@ -151,14 +151,17 @@ class Faults:
         del data.log[: max(0, len(data.log) - which)]
         self.cluster.cur.wrote()
 
-    def _skew_node(self, which: int, value: float) -> None:
-        """The clock of a node jumps, and back later."""
+    def _skew_node(self, which: int, value: float) -> bool:
+        """The clock of a node jumps, and back later. Not while a service's clock is wrong, too: see the assumptions."""
+        if self.skews.keys() & self.services.keys():
+            return False
         node = self.cluster.nodes[which % len(self.cluster.nodes)]
         # Between a second and the margin a clock that went back is waited for: see docs/operations.
         node.skew_ms = (
             round((value - 1) * 50_000 + (40_000 if value > 1 else -40_000)) if which % 2 else round((value - 1) * 900)
         )
         self._later(value, lambda: setattr(node, "skew_ms", 0))
+        return True
 
     # -- service replicas -----------------------------------------------------------------------------------------
 
@@ -246,10 +249,13 @@ class Faults:
         service.end()
         self._copies_vanished()
 
-    def _skew_service(self, which: int, value: float) -> None:
+    def _skew_service(self, which: int, value: float) -> bool:
+        if any(node.skew_ms for node in self.cluster.nodes):
+            return False
         name = self._service(which).name
         self.skews[name] = round((value - 1) * 50_000) if which % 2 else round((value - 1) * 2_000)
         self._later(value, lambda: self.skews.pop(name, None))
+        return True
 
     # -- clients --------------------------------------------------------------------------------------------------
 

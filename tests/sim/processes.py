@@ -107,7 +107,13 @@ class Service:
         """Whether it cannot do what it would, or could not until so shortly ago that it has not confirmed in time."""
         store = self.store
         slow = store.slow_replies or store.late_until + HEALING_S > self.process.loop.time()
-        return self.process.paused or bool(slow) or store.node is not store.cluster.cur or not store.reaches(store.node)
+        return self.process.paused or bool(slow) or not store.reaches(store.cluster.cur)
+
+    @property
+    def astray(self) -> bool:
+        """Whether it follows an old primary, or did until so shortly ago that it has not confirmed in time."""
+        store = self.store
+        return store.node is not store.cluster.cur or store.astray_until + HEALING_S > self.process.loop.time()
 
     @property
     def view(self) -> View:

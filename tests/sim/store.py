@@ -46,6 +46,7 @@ class SimStore:
         self.slow_commits = 0
         """How many of its next replies, to scripts, to reads of the log and to commits, take their time."""
         self.late_until = 0.0
+        self.astray_until = float("-inf")
         self.sticky = 0.5
         self._random = random
         self._delay_s = delay_s
@@ -70,7 +71,7 @@ class SimStore:
     def retarget(self) -> None:
         """Asks who the primary is; in a split network the answer may be the old one."""
         if self.node is not self.cluster.cur:
-            self.late(0.0)  # it was led astray until now
+            self.astray_until = self.process.loop.time()
         able = [node for node in self.cluster.nodes if node.memory.primary and self.reaches(node)]
         if able:
             self.node = self._random.choice(able)

@@ -115,8 +115,9 @@ class World(Faults):
         for service in living:
             if service.name in at.members and at.members[service.name].log_id == at.log_id:
                 told |= service.replica._known
-        if any(s.name not in told and s.hindered for s in living):
-            self.oracle.apart = True
+        outside = [s for s in living if s.name not in told]
+        self.oracle.apart = self.oracle.apart or any(s.astray for s in outside)
+        if any(s.hindered for s in outside):
             self.oracle.hide([s.view for s in living if s.name in told or not s.hindered])
 
     def _has_left(self, name: str) -> None:
