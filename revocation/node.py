@@ -25,6 +25,7 @@ from revocation.observability.telemetry import Metrics
 from revocation.rails.approvals import Approvals
 from revocation.rails.consent import Rails
 from revocation.replication.barrier import Barrier
+from revocation.replication.comparison import Comparison
 from revocation.replication.membership import Timing
 from revocation.replication.partition import Applied
 from revocation.replication.replica import Replica, ReplicaOptions
@@ -133,10 +134,15 @@ class Node:
         async with asyncio.TaskGroup() as group:
             for replica in self.replicas:
                 group.create_task(replica.run(), name=f"replica-{replica.index}")
+                comparison = Comparison(replica, self._store, self._count_put_back)
+                group.create_task(comparison.run(), name=f"comparison-{replica.index}")
             group.create_task(self._forget(), name="forget-expired")
             group.create_task(self.asks.run(), name="asks")
             group.create_task(self.subscribers.tend(), name="subscribers")
             group.create_task(self.audit.keep_forever(), name="keep-audit")
+
+    def _count_put_back(self, realm: str, rows: int) -> None:
+        self.metrics.rows_put_back.labels(realm).inc(rows)
 
     async def _forget(self) -> None:
         while True:

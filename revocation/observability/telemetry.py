@@ -307,6 +307,9 @@ class Metrics:
         counter, gauge, histogram = self._counter, self._gauge, self._histogram
         self.commits = counter("commits", "Commit scripts run, by outcome: done, refused, unknown.", "outcome")
         self.rows_committed = counter("rows_committed", "Rows that acknowledged commits added.", "realm")
+        self.rows_put_back = counter(
+            "rows_put_back", "Rows that the store had lost under an intact log, put back from memory.", "realm"
+        )
         self.commit_seconds = histogram("commit_seconds", "Time that commit scripts took at the store.", "partition")
         self.barrier_seconds = histogram("barrier_seconds", "Time that barriers at the store took.", "partition")
         self.store_errors = counter("store_errors", "Failed calls to the store, by kind.", "kind")

@@ -75,7 +75,7 @@ async def _catch_up(index: int, store: Store, partition: Partition, registry: Re
 async def _put_back_suffix(index: int, store: Store, partition: Partition, registry: Registry, suffix: Suffix) -> Plan:
     proposed = 0
     for realm, rows, ops in _batches((entry.realm, entry.rows, entry.ops) for entry in suffix.lost):
-        await _propose(index, store, registry, realm, rows, ops)
+        await _propose(index, store, registry.log_id, realm, rows, ops)
         proposed += 1
     return Plan(lambda: partition.adopt_suffix(registry, suffix), proposed, 0)
 
@@ -91,7 +91,8 @@ async def _merge_all(index: int, store: Store, partition: Partition, registry: R
         stored, missing = await _compare(index, store, registry.log_id, realm, own)
         learned[realm] = missing
         if own is not None:
-            proposed += await _put_back_rest(index, store, registry, realm, own, stored)
+            lost = (rows_missing(stored, chunk) for chunk in own.chunks())
+            proposed += await put_back(index, store, registry.log_id, realm, lost)
     proposed += await _put_back_ops(index, store, registry, partition)
     return Plan(lambda: _adopt(partition, registry.log_id, heads, learned), proposed, sum(map(len, learned.values())))
 
@@ -106,17 +107,17 @@ def _adopt(partition: Partition, log_id: str, heads: Heads, learned: dict[str, b
 async def _compare(index: int, store: Store, log_id: str, realm: str, own: View | None) -> tuple[View, bytes]:
     """What the store holds of a realm, and the part of it that `own` lacks."""
     stored, missing = View(), []
-    async for rows in _stored_rows(index, store, log_id, realm):
+    async for rows in stored_rows(index, store, log_id, realm):
         stored.merge(rows)
         missing.append(rows if own is None else rows_missing(own, rows))
     return stored, b"".join(missing)
 
 
-async def _put_back_rest(index: int, store: Store, registry: Registry, realm: str, own: View, stored: View) -> int:
-    lacking = (rows_missing(stored, chunk) for chunk in own.chunks())
+async def put_back(index: int, store: Store, log_id: str, realm: str, lost: Iterable[bytes]) -> int:
+    """Puts rows that the store lacks into the history `log_id`; returns in how many scripts. Raises Moved."""
     count = 0
-    for _, rows, _ in _batches((realm, piece, "") for chunk in lacking for piece in _pieces(chunk)):
-        await _propose(index, store, registry, realm, rows, "")
+    for _, rows, _ in _batches((realm, piece, "") for chunk in lost for piece in _pieces(chunk)):
+        await _propose(index, store, log_id, realm, rows, "")
         count += 1
     return count
 
@@ -125,13 +126,13 @@ async def _put_back_ops(index: int, store: Store, registry: Registry, partition:
     """The recent op records, each once, so that a retry across the loss still finds its answer."""
     count = 0
     for realm, _, ops in _batches((realm, b"", op) for op, realm in partition.ops().items()):
-        await _propose(index, store, registry, realm, b"", ops)
+        await _propose(index, store, registry.log_id, realm, b"", ops)
         count += 1
     return count
 
 
-async def _propose(index: int, store: Store, registry: Registry, realm: str, rows: bytes, ops: str) -> None:
-    if await store.propose(index, registry.log_id, _clock(rows), realm, rows, ops) is not None:
+async def _propose(index: int, store: Store, log_id: str, realm: str, rows: bytes, ops: str) -> None:
+    if await store.propose(index, log_id, _clock(rows), realm, rows, ops) is not None:
         raise Moved
 
 
@@ -173,7 +174,7 @@ async def remember(index: int, store: Store, partition: Partition, registry: Reg
     partition.remember(entries, registry)
 
 
-async def _stored_rows(index: int, store: Store, log_id: str, realm: str) -> AsyncIterator[bytes]:
+async def stored_rows(index: int, store: Store, log_id: str, realm: str) -> AsyncIterator[bytes]:
     """All rows of a realm as the store has them; any change of history ends it with Moved."""
     start = 0
     while names := _open(await store.segment_names(index, log_id, realm, start, start + _NAMES - 1)):

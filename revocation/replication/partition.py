@@ -125,7 +125,7 @@ class Partition:
             self._covered = seq
 
     @property
-    def _ahead(self) -> bool:
+    def ahead(self) -> bool:
         """Whether the view may hold more than the log up to `self.seq` tells."""
         return self._covered is None or self._covered > self.seq
 
@@ -136,7 +136,7 @@ class Partition:
         all in the records that it has read, or because the store may have lost state under an intact log; then
         everything must be put back.
         """
-        if registry.full or registry.base > self.seq or self._ahead:
+        if registry.full or registry.base > self.seq or self.ahead:
             return None
         lost = [known for known in self._recent if known.entry.seq > registry.base]
         if len(lost) != self.seq - registry.base or registry.base_digest not in self._digests_at(registry.base, lost):
@@ -167,7 +167,7 @@ class Partition:
         While the view is ahead of the position, a client that is where we are lacks more than the merge taught *us*:
         a mark would take it past records that it never got (I1). Then the past is forgotten, and clients come again.
         """
-        ahead = self._ahead
+        ahead = self.ahead
         self._carry(self.recent())
         self._recent.clear()
         self._enter(log_id, heads.seq, heads.digest)

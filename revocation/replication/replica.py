@@ -409,7 +409,9 @@ class Replica:
         if registry.log_id != log_id or not registry.usable:
             return False
         others = [member for name, member in registry.members.items() if name != who.member]
-        if others and not any(member.active and member.applied >= seq for member in others):
+        # What this one has put back and not read again, its own position does not tell of.
+        handed_over = not self.partition.ahead and any(member.active and member.applied >= seq for member in others)
+        if others and not handed_over:
             return False
         return await self._store.strike(self.index, who.log_id, who.member, "leave", who.incarnation, 0) is None
 

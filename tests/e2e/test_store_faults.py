@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.chaos.proxy import Proxy
-from tests.e2e.installation import Installation
+from tests.e2e.installation import Installation, Replica
 from tests.e2e.load import Load, assert_done_once, assert_kept, assert_logged_once
 from tests.e2e.processes import until
 from tests.e2e.rpc import a_revocation, call, stub
@@ -107,6 +107,29 @@ def test_a_store_that_comes_back_empty_is_healed_from_the_memory_of_the_replicas
     newcomer = installation.add_verifier("thread", addresses=late.address)
     newcomer.ask(do="sample", tokens=load.tokens)
     assert_kept(load, [newcomer])
+
+
+def test_keys_that_the_store_lost_are_put_back_when_somebody_has_loaded_without_them(
+    installation: Installation,
+) -> None:
+    store = installation.store()
+    load, _ = begin(installation, store.url, count=300)
+    load.until_more(100)
+    load.stop()
+    keys = [key for key in store.call("KEYS", "*") if ":seg:" in key]
+    assert store.call("DEL", *keys) == len(keys) > 0
+    store.call("XTRIM", "revocation:{p0}:log", "MAXLEN", 0)  # or a newcomer would learn the last of them there
+    (late,) = installation.add_replicas(1, store.url, ack="memory")
+    until(lambda: sum(_put_back(replica) for replica in installation.replicas[:2]) >= len(load.acknowledged), "healed")
+    newcomer = installation.add_verifier("thread", addresses=late.address)
+    newcomer.ask(do="sample", tokens=load.tokens)
+    assert_kept(load, installation.verifiers)
+    assert installation.replicas[0].events("store_lost_rows") or installation.replicas[1].events("store_lost_rows")
+
+
+def _put_back(replica: Replica) -> int:
+    lines = replica.get("metrics").splitlines()
+    return sum(int(float(line.split()[1])) for line in lines if line.startswith("revocation_rows_put_back_total{"))
 
 
 def test_promotion_of_a_store_replica_that_lacks_a_suffix(installation: Installation) -> None:

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -18,6 +19,7 @@ from revocation.replication.replica import Replica, ReplicaOptions
 from revocation.store import Closed, Cutoffs, Denials, Durability, LogEntry, Op, StoreUnavailable
 from revocation.store.memory import MemoryStore
 from revocation_sdk._lattice import DENIAL, FIRST_CUTOFF_KIND, Kind
+from tests.revocation.turning import eventually
 
 
 class Unreliable(MemoryStore):
@@ -134,6 +136,38 @@ async def test_a_member_whose_healing_takes_long_is_not_taken_for_dead() -> None
         store.go_on.set()
         await asyncio.wait_for(first.usable(5), 6)
         await asyncio.wait_for(second.usable(5), 6)
+
+
+async def test_a_member_that_has_not_read_again_what_it_put_back_does_not_leave_with_it() -> None:
+    """Its position does not tell of it yet, so that nobody can be known to hold it, too (H9)."""
+    store = Unread()
+    async with running(store, "first") as first:
+        await commit(store, first, range(3))
+        store.shown.clear()
+        store.wipe("another")
+        await eventually(lambda: first.partition.ahead and first.state == "usable", "it has put back what it holds")
+        members = store.data[0].at.members
+        members["second"] = replace(members["first"], applied=first.partition.seq)
+        await first.leave(0.5)
+        assert "first" in members
+        store.shown.set()
+        await eventually(lambda: not first.partition.ahead, "it has read it again")
+        members["second"] = replace(members["first"], applied=first.partition.seq)
+        await first.leave(10)
+        assert "first" not in members
+
+
+class Unread(MemoryStore):
+    """A store whose log is shown to nobody while `shown` is clear."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: time.time_ns() // 1_000_000)
+        self.shown = asyncio.Event()
+        self.shown.set()
+
+    async def read_log(self, partition: int, after: int, count: int, block_ms: int) -> list[LogEntry]:
+        await self.shown.wait()
+        return await super().read_log(partition, after, count, block_ms)
 
 
 class Slow(MemoryStore):

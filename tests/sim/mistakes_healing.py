@@ -11,6 +11,7 @@ from revocation.replication.history import Step
 from revocation.replication.partition import Applied, Partition
 from revocation.store import Closed, Registry
 from revocation.store.segments import split_all
+from revocation_sdk._view import rows_missing
 
 Change = tuple[Any, str, Any]
 
@@ -58,8 +59,8 @@ def never(*_: Any, **__: Any) -> bool:
 def propose_without_ops() -> Sequence[Change]:
     propose = healing._propose
 
-    async def propose_as(index: int, store: Any, registry: Registry, realm: str, rows: bytes, ops: str) -> None:
-        await propose(index, store, registry, realm, rows, "")
+    async def propose_as(index: int, store: Any, log_id: str, realm: str, rows: bytes, ops: str) -> None:
+        await propose(index, store, log_id, realm, rows, "")
 
     return [(healing, "_propose", propose_as)]
 
@@ -74,7 +75,8 @@ async def scan_first(index: int, store: Any, held: Partition, registry: Registry
         own = held.realms[realm].view if realm in held.realms else None
         stored, learned[realm] = await healing._compare(index, store, registry.log_id, realm, own)
         if own is not None:
-            proposed += await healing._put_back_rest(index, store, registry, realm, own, stored)
+            lost = (rows_missing(stored, chunk) for chunk in own.chunks())
+            proposed += await healing.put_back(index, store, registry.log_id, realm, lost)
     heads = await store.heads(index, registry.log_id)
     if isinstance(heads, Closed):
         raise healing.Moved
