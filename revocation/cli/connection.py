@@ -47,24 +47,24 @@ class Connection:
     token_file: Path | None
     insecure: bool
 
+    def __post_init__(self) -> None:
+        _require_ports(self.address)
+
     def client(self, **options: Any) -> RevocationClient:
         """A client for this command. Close it; entering it would begin to follow. Raises ConfigError."""
         import os
 
         from revocation_sdk import RevocationClient
+        from revocation_sdk._channel import security
 
         token: Any = os.environ.get("REVOCATION_TOKEN") or None
         if self.token_file is not None:
             token = self._read_token
+            token()  # what cannot be read now is a fault of the command line, not of the service
+        ca, cert, key = _text(self.ca), _text(self.cert), _text(self.cert_key)
+        security(ca, cert, key, None, self.insecure).credentials()  # likewise
         return RevocationClient(
-            self.address,
-            realm=self.realm,
-            ca=_text(self.ca),
-            cert=_text(self.cert),
-            key=_text(self.cert_key),
-            token=token,
-            insecure=self.insecure,
-            **options,
+            self.address, realm=self.realm, ca=ca, cert=cert, key=key, token=token, insecure=self.insecure, **options
         )
 
     def to(self, address: str) -> Connection:
@@ -72,12 +72,26 @@ class Connection:
         return replace(self, address=address)
 
     def _read_token(self) -> str:
+        from revocation_sdk.errors import ConfigError
+
         assert self.token_file is not None
-        return self.token_file.read_text("ascii").strip()
+        try:
+            return self.token_file.expanduser().read_text("ascii").strip()
+        except OSError as error:
+            raise ConfigError(f"cannot read {self.token_file}: {error.strerror}", reason="token_file") from None
+        except UnicodeDecodeError:
+            raise ConfigError(f"{self.token_file} holds no access token", reason="token_file") from None
 
 
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path.expanduser())
+
+
+def _require_ports(address: str) -> None:
+    """The SDK would add the default port; on a command line a bare word is rather a mistake."""
+    for part in map(str.strip, address.split(",")):
+        if not part.startswith(("unix:", "unix-abstract:", "dns:")) and part.rpartition("]")[2].count(":") != 1:
+            raise typer.BadParameter(f"{part!r} has no port: HOST:PORT, or dns:///NAME", param_hint="--address")
 
 
 def client_command(function: Callable[..., int]) -> Callable[..., int]:
@@ -106,12 +120,25 @@ def client_command(function: Callable[..., int]) -> Callable[..., int]:
         out = Output(as_json=values.pop("json"))
         names = [parameter.name for parameter in common if parameter.name != "json"]
         connection = Connection(**{"address": DEFAULT_ADDRESS} | {name: values.pop(name) for name in names})
-        return function(connection, out, **values)
+        try:
+            return function(connection, out, **values)
+        except Exception as error:
+            _tell_of_tls(error, connection)
+            raise
 
     parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*own, *common)]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return command
+
+
+def _tell_of_tls(error: Exception, connection: Connection) -> None:
+    """Raises Unavailable where a certificate does not fit: to gRPC that is a service that is not there."""
+    from revocation.cli.tls import misfits
+    from revocation_sdk.errors import NotFresh, Unavailable
+
+    if isinstance(error, Unavailable | NotFresh) and error.reason == "unavailable" and (why := misfits(connection)):
+        raise Unavailable(why, reason="tls") from error
 
 
 def _option(name: str, kind: Any, default: object) -> inspect.Parameter:

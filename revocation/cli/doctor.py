@@ -46,5 +46,7 @@ def _examine(connection: Connection, flags: dict[str, Any]) -> Iterator[Finding]
     if config is not None:
         yield from certificates(config)
         yield from store(config)
+    else:
+        yield Finding("store", "skip", "needs the configuration of the service")
     yield from transport(connection)
     yield from service(connection, config)

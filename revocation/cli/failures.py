@@ -11,6 +11,7 @@ from revocation_sdk.errors import (
     ConfigError,
     ConfirmationRequired,
     InvalidRequest,
+    NotFresh,
     OutcomeUnknown,
     PermissionDenied,
     RevocationError,
@@ -38,6 +39,9 @@ _CODES: tuple[tuple[type[RevocationError], Exit], ...] = (
     (RevocationError, Exit.UNAVAILABLE),
 )
 
+_DENIED = frozenset(("permission_denied", "unauthenticated", "credentials"))
+"""Why a view is not fresh, where it is the caller's right that is missing."""
+
 
 def explain(error: Exception, out: Output) -> int:
     """Prints what went wrong and what to do, and returns the exit code. Unknown errors are faults of ours."""
@@ -58,9 +62,9 @@ def _of_sdk(error: RevocationError, out: Output) -> int:
     if isinstance(error, OutcomeUnknown) and error.op_id:
         message += f"\nIt may have been done. Run the same command with --op-id {error.op_id} to be sure."
         more = {"op_id": error.op_id}
-    if isinstance(error, Unavailable) and error.reason == "unavailable":
+    if isinstance(error, Unavailable | NotFresh) and error.reason == "unavailable":
         message += "\nDoes it run there (--address)? Other machines are spoken to by TLS: see --ca, or --insecure."
-    if isinstance(error, PermissionDenied):
+    if denied := isinstance(error, PermissionDenied) or (isinstance(error, NotFresh) and error.reason in _DENIED):
         message += "\nSee --cert and --cert-key, or REVOCATION_TOKEN, and the roles file of the service."
     if isinstance(error, ConfirmationRequired):
         message += f"\nIf that is what you want, run the same command with --confirm {error.sessions}."
@@ -69,4 +73,4 @@ def _of_sdk(error: RevocationError, out: Output) -> int:
         message += f"\nThat person runs: revocation revoke realm --approval {error.approval}"
         more = {"approval": error.approval}
     out.failure(error.reason, message, getattr(error, "field", None), **more)
-    return next(code for kind, code in _CODES if isinstance(error, kind))
+    return Exit.DENIED if denied else next(code for kind, code in _CODES if isinstance(error, kind))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from revocation.cli import tls
 from revocation.cli.connection import Connection
 from revocation.cli.output import span
 
@@ -24,7 +22,6 @@ _PROMOTION_S = 5.0
 """What a promotion at the store takes, roughly; Sentinel's down-after-milliseconds decides."""
 
 _HEALED_ROWS_A_SECOND = 200_000
-_CONNECT_TIMEOUT_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +39,15 @@ class Finding:
 
 
 def configuration(flags: dict[str, Any]) -> tuple[Config | None, list[Finding]]:
-    """The service's configuration as flags and environment give it here."""
-    from revocation.config.settings import ConfigInvalid, load
+    """The service's configuration as flags and environment give it here, if it is here that the service runs."""
+    from revocation.config.settings import ConfigInvalid, anything_given, load
+    from revocation.embedded.directory import socket_of
 
     try:
         config = load(flags)
+        if not anything_given(flags) and socket_of(config.data_dir) is None:
+            what = "run it where the service runs, with the same environment, to have them checked"
+            return None, [Finding("configuration", "skip", "no setting of a service is given here", what)]
     except ConfigInvalid as error:
         return None, [Finding("configuration", "fail", str(fault), "see `revocation config`") for fault in error.faults]
     findings = [Finding("configuration", "ok", "the settings fit together")]
@@ -61,40 +62,48 @@ def certificates(config: Config) -> Iterator[Finding]:
 
 
 def transport(connection: Connection) -> Iterator[Finding]:
-    """The certificate that the service presents."""
-    from revocation_sdk._channel import parse_address, security
+    """The certificate that the service presents, and whether it fits the CA that was given."""
+    from revocation_sdk._channel import parse_address
 
-    how = security(_text(connection.ca), _text(connection.cert), _text(connection.cert_key), None, connection.insecure)
-    for target in parse_address(connection.address):
-        if how.plain(target):
-            if not target.local:
-                yield Finding("transport", "warn", "plain text to another machine", "give the service --tls-cert")
-            continue
-        host, _, port = target.name.removeprefix("dns:///").rpartition(":")
+    if connection.insecure and not all(target.local for target in parse_address(connection.address)):
+        yield Finding("transport", "warn", "plain text to another machine", "give the service --tls-cert")
+    for host, port in tls.secured(connection):
         try:
-            pem = _presented(host.strip("[]"), int(port))
+            pem = tls.presented(host, port)
         except OSError as error:
             yield Finding(
                 "transport", "fail", f"no TLS connection to {host}:{port}: {error}", "is the service up, with TLS?"
             )
-        else:
-            yield _certificate("certificate presented", pem, f"{host}:{port}")
+            continue
+        found = _certificate("certificate presented", pem, f"{host}:{port}")
+        yield found
+        if found.result != "fail" and connection.ca and (why := tls.misfit(host, port, connection.ca)):
+            what = "give the CA that signed it (--ca), and an address that the certificate names"
+            yield Finding("transport", "fail", why, what)
 
 
 def service(connection: Connection, config: Config | None) -> Iterator[Finding]:
     """Whether the service answers, is usable, keeps time, and makes this client fresh."""
-    from revocation_sdk.errors import RevocationError
+    from revocation_sdk.errors import PermissionDenied, RevocationError
 
     with closing(connection.client(name="revocation doctor")) as client:
         sent = time.time()
         try:
             status = client.status(timeout=connection.timeout)
+        except PermissionDenied as error:
+            yield Finding(
+                "service",
+                "fail",
+                f"{connection.address} answers, and refuses this caller: {error} ({error.reason})",
+                "see --cert and --cert-key, --token-file or REVOCATION_TOKEN, and the roles file of the service",
+            )
+            return
         except RevocationError as error:
             yield Finding(
                 "service",
                 "fail",
                 f"{connection.address} does not answer: {error} ({error.reason})",
-                "check the address, that the service runs, and whether it wants TLS (--ca) or credentials",
+                "check the address, that the service runs, and whether it wants TLS (--ca)",
             )
             return
         offset_s = status.store_ms / 1000 - (sent + time.time()) / 2
@@ -184,22 +193,6 @@ def _staleness(status: ServiceStatus, client: RevocationClient, config: Config |
     return Finding("max_staleness", "ok", f"{message} (a promotion of {promotion:g} s assumed)")
 
 
-def _presented(host: str, port: int) -> bytes:
-    """The certificate at an address, whoever signed it: only its dates are looked at."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    context.set_alpn_protocols(["h2"])
-    with (
-        socket.create_connection((host, port), _CONNECT_TIMEOUT_S) as plain,
-        context.wrap_socket(plain, server_hostname=host) as secured,
-    ):
-        der = secured.getpeercert(binary_form=True)
-    if der is None:
-        raise OSError("no certificate")
-    return ssl.DER_cert_to_PEM_cert(der).encode()
-
-
 def _certificate(check: str, pem: bytes, where: str) -> Finding:
     from cryptography import x509
 
@@ -212,7 +205,3 @@ def _certificate(check: str, pem: bytes, where: str) -> Finding:
     if left < _CERTIFICATE_WARN_S:
         return Finding(check, "warn", f"{where}: expires in {span(left)}", "renew it")
     return Finding(check, "ok", f"{where}: expires in {span(left)}")
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path.expanduser())

@@ -351,6 +351,11 @@ def load(flags: Mapping[str, object]) -> Config:
     return config
 
 
+def anything_given(flags: Mapping[str, object]) -> bool:
+    """Whether flags or environment say anything of a service."""
+    return bool(_set_in_environment()) or any(value is not None for value in flags.values())
+
+
 def effective(config: Config) -> dict[str, dict[str, object]]:
     """Field -> {"value", "source"}, as `revocation config` shows it; passwords and secrets are hidden."""
     return {name: {"value": _shown(name, config), "source": config.source(name)} for name in Config.model_fields}

@@ -107,17 +107,20 @@ def test_certificates(tmp_path: Path, days: int, result: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         issued.configure_cert(context)
-        thread = threading.Thread(target=_handshake, args=(listener, context))
+        thread = threading.Thread(target=_handshakes, args=(listener, context))
         thread.start()
-        (presented,) = transport(connection(f"127.0.0.1:{listener.getsockname()[1]}", ca=pem))
+        (presented,) = transport(connection(f"localhost:{listener.getsockname()[1]}", ca=pem))
+        listener.shutdown(socket.SHUT_RDWR)
         thread.join()
     assert presented.result == result
 
 
-def _handshake(listener: socket.socket, context: ssl.SSLContext) -> None:
-    plain, _ = listener.accept()
-    with plain, suppress(OSError), context.wrap_socket(plain, server_side=True) as secured:
-        secured.recv(1)
+def _handshakes(listener: socket.socket, context: ssl.SSLContext) -> None:
+    with suppress(OSError):
+        while True:
+            plain, _ = listener.accept()
+            with plain, suppress(OSError), context.wrap_socket(plain, server_side=True) as secured:
+                secured.recv(1)
 
 
 def connection(address: str, ca: Path | None = None) -> Connection:

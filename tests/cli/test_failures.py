@@ -19,6 +19,9 @@ from revocation_sdk import errors
         (errors.TokenRevoked(), Exit.REVOKED),
         (errors.StatusUnknown(), Exit.UNAVAILABLE),
         (errors.NotFresh(), Exit.UNAVAILABLE),
+        (errors.NotFresh(reason="unavailable"), Exit.UNAVAILABLE),
+        (errors.NotFresh(reason="permission_denied"), Exit.DENIED),
+        (errors.NotFresh(reason="credentials"), Exit.DENIED),
         (errors.Unavailable(), Exit.UNAVAILABLE),
         (errors.OutcomeUnknown(op_id="o"), Exit.OUTCOME_UNKNOWN),
         (errors.PermissionDenied(), Exit.DENIED),
@@ -46,3 +49,14 @@ def test_unknown_outcome_says_how_to_find_out(capsys: pytest.CaptureFixture[str]
     assert "--op-id the-op-id" in capsys.readouterr().err
     explain(errors.OutcomeUnknown(op_id="the-op-id"), Output(as_json=True))
     assert json.loads(capsys.readouterr().out)["error"]["op_id"] == "the-op-id"
+
+
+@pytest.mark.parametrize(
+    ("reason", "hint"),
+    [("unavailable", "--address"), ("permission_denied", "roles file"), ("unauthenticated", "--cert")],
+)
+def test_a_view_that_does_not_become_fresh_says_what_to_do(
+    reason: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain(errors.NotFresh(reason=reason), Output(as_json=False))
+    assert hint in capsys.readouterr().err

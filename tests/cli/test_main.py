@@ -49,6 +49,9 @@ def test_no_command_shows_help_and_is_a_usage_error(cli: Cli, words: tuple[str, 
         (("check",), "Missing argument 'TOKEN'"),
         (("status", "--timeout", "soon"), "Invalid value for '--timeout'"),
         (("status", "--timeout", "0"), "Invalid value for '--timeout'"),
+        (("status", "--address", "foo"), "'foo' has no port"),
+        (("status", "--address", "a:1,::1"), "'::1' has no port"),
+        (("revoke", "session", "s", "--address", "foo"), "'foo' has no port"),
     ],
 )
 def test_usage_errors(cli: Cli, words: tuple[str, ...], says: str) -> None:
@@ -58,6 +61,14 @@ def test_usage_errors(cli: Cli, words: tuple[str, ...], says: str) -> None:
     assert result.out == ""
     assert says in result.err
     assert "--help`" in result.err
+
+
+@pytest.mark.parametrize("option", ["--ca", "--token-file"])
+@pytest.mark.parametrize("command", [("status",), ("watch", "--for", "1")])
+def test_a_file_that_cannot_be_read_is_named(cli: Cli, option: str, command: tuple[str, ...]) -> None:
+    result = cli(*command, option, "/nonexistent", "--address", "localhost:1")
+    assert result.code == Exit.USAGE
+    assert "cannot read /nonexistent" in result.err
 
 
 def test_usage_errors_in_json(cli: Cli) -> None:
