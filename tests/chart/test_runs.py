@@ -35,7 +35,7 @@ from tests.chart.charts import (
 from tests.e2e.processes import Process, until
 from tests.servers import Servers, free_port
 
-pytestmark = [pytest.mark.chart, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.chart
 NAME = f"{RELEASE}-revocation"
 
 

@@ -18,7 +18,7 @@ from tests.e2e.processes import until
 from tests.e2e.rpc import a_revocation, call, stub
 from tests.servers import Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 LEVELS = {"memory": pb.MEMORY, "replicated": pb.REPLICATED, "fsynced": pb.FSYNCED}
 
 

@@ -12,7 +12,7 @@ from revocation_sdk import RevocationClient, ServiceError
 from tests.e2e.installation import Installation
 from tests.e2e.processes import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
 
 def test_every_replica_measures_and_is_no_subscriber_of_anybody(

@@ -11,7 +11,7 @@ from tests.e2e.installation import Installation, Replica, Verifier
 from tests.e2e.load import Load, assert_kept, assert_logged_once
 from tests.e2e.processes import until
 
-pytestmark = [pytest.mark.proxy, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.proxy
 
 VERIFIERS = 6
 MAX_STALENESS_S = 6.0

@@ -23,7 +23,7 @@ from tests.e2e.installation import Installation
 from tests.e2e.processes import Process, until
 from tests.e2e.secured import Secured
 
-pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.alone, pytest.mark.slow]
 
 EVERYBODY = "spiffe://test/everybody"
 LIMITS = {"calls_per_s": 100, "calls_burst": 100, "rows_per_s": 2_000, "max_in_flight": 16}

@@ -27,7 +27,7 @@ from tests.e2e.installation import Installation
 from tests.e2e.processes import Answering, until
 from tests.e2e.rpc import Answer, a_revocation, answer_of, call, stub
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.e2e
 
 STREAMS = int(os.environ.get("REVOCATION_TEST_STREAMS", "300"))
 """`make herd` sets 5000."""

@@ -13,7 +13,7 @@ from tests.e2e.installation import PING_S, Installation
 from tests.e2e.load import Load, judge
 from tests.e2e.processes import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
 D = 2 * PING_S
 """The smallest max_staleness that this ping interval allows."""

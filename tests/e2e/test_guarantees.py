@@ -18,7 +18,7 @@ from tests.e2e.installation import Installation, Replica, Verifier
 from tests.e2e.processes import until
 from tests.servers import Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 PAGE = Path(__file__).parents[2] / "docs/guarantees.md"
 LEVELS = ("memory", "replicated:1", "fsynced")
 

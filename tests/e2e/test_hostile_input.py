@@ -15,7 +15,7 @@ from tests.e2e.installation import Installation, Replica
 from tests.e2e.rpc import answer_of, call
 from tests.fuzz.live import METHODS
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

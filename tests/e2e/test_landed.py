@@ -17,7 +17,7 @@ from tests.e2e.installation import MAX_STALENESS_S, Installation
 from tests.e2e.processes import until
 from tests.e2e.releases import previous
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 PATIENT_S = 20.0
 """For verifiers that this process's own slowness must not make stale."""

@@ -18,7 +18,7 @@ from tests.e2e.installation import Installation
 from tests.e2e.processes import until
 from tests.e2e.rpc import a_revocation, answer_of, call, stub
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 
 SOON = int(time.time()) + 600
 LONG = "x" * 257

@@ -29,7 +29,7 @@ from tests.e2e.installation import PING_S, Installation, Replica
 from tests.e2e.processes import until
 from tests.e2e.secured import ISSUER, SUBJECT, Secured
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
 ADMIN = "spiffe://test/admin"
 

@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.installation import Installation, kill_pid, pid_of_store
 from tests.e2e.load import Load, assert_done_once, assert_kept, assert_logged_once
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
 
 def test_killing_an_embedded_service_or_its_store_loses_nothing(installation: Installation) -> None:

@@ -17,7 +17,7 @@ from tests.e2e.processes import Process, until
 from tests.e2e.tokens import AUDIENCE, ISSUER
 from tests.servers import free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tests.e2e.installation import MAX_STALENESS_S, Installation
 from tests.e2e.processes import until
 from tests.e2e.tokens import AUDIENCE, ISSUER, Signer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

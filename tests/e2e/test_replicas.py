@@ -8,7 +8,7 @@ from tests.e2e.installation import Installation, Replica
 from tests.e2e.load import Load, assert_kept
 from tests.e2e.processes import until
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
 
 def test_replicas_restart_in_turn_and_no_revocation_fails(installation: Installation) -> None:

@@ -18,7 +18,7 @@ from tests.e2e.installation import Installation, Replica
 from tests.e2e.processes import until
 from tests.e2e.rpc import Answer, a_revocation, call, stub
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 ROUNDS, CALLS = 8, 24
 
 

@@ -18,7 +18,7 @@ from tests.e2e.installation import Installation, Replica
 from tests.e2e.processes import until
 from tests.e2e.tokens import AUDIENCE, ISSUER, Signer
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
 PAGE = Path(__file__).parents[2] / "docs" / "operate.md"
 BLOCK = re.compile(r"<!-- run: ([\w-]+) -->\n```console\n(.*?)```", re.DOTALL)

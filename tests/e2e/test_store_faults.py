@@ -11,7 +11,7 @@ from tests.e2e.processes import until
 from tests.e2e.rpc import a_revocation, call, stub
 from tests.servers import Server
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
 
 def begin(installation: Installation, url: str, *, count: int = 3_000, **flags: object) -> tuple[Load, object]:

@@ -20,7 +20,7 @@ from tests.e2e.processes import until
 from tests.e2e.rpc import a_revocation, call, stub
 from tests.servers import NoServer, Server, find_tls_binary, free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
 
 def told(replica: Replica, kind: str, event: str = "store_unreachable") -> bool:

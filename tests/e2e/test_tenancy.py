@@ -27,7 +27,7 @@ from revocation_sdk._requests import make_op_id
 from tests.e2e.installation import Installation
 from tests.e2e.secured import Secured
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.e2e
 
 SHOP, BANK, BANK_TOO = "spiffe://test/shop", "spiffe://test/bank", "spiffe://test/bank-too"
 REALMS: dict[str, Any] = {"shop": {"two_person": True}, "bank": {"two_person": True, "confirm_above": 2}}

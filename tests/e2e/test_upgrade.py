@@ -16,7 +16,7 @@ from tests.e2e.processes import until
 from tests.e2e.releases import Release, previous
 from tests.e2e.tokens import AUDIENCE, ISSUER
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.e2e
 
 MAX_STALENESS_S = 6.0
 

@@ -22,7 +22,7 @@ from revocation import __version__
 from tests.e2e.processes import until
 from tests.servers import free_port
 
-pytestmark = [pytest.mark.image, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.image
 ROOT = Path(__file__).parent.parent.parent
 IMAGE = os.environ.get("IMAGE") or f"revocation:{__version__}"
 HARDENED = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges", "--user=65532:65532"]
