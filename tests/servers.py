@@ -30,7 +30,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-READY_S = 20.0
+READY_S = 60.0
 T = TypeVar("T")
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 # The bus of a cluster node is at port + 10,000. Each process of a test run has ports of its own, and gives none out
@@ -309,7 +309,9 @@ class Servers:
             until(lambda: server.info("replication").get("master_link_status") == "up", "the replica is in step")
         return server
 
-    def sentinels(self, primary: Server, *, count: int = 3, quorum: int = 2, down_after_ms: int = 500) -> list[Server]:
+    def sentinels(
+        self, primary: Server, *, count: int = 3, quorum: int = 2, down_after_ms: int = 3_000
+    ) -> list[Server]:
         """Sentinels that watch `primary` under the name "main" and know each other and its replicas."""
         replicas = int(primary.info("replication")["connected_slaves"])
         password = primary.config.get("requirepass")
@@ -327,7 +329,7 @@ class Servers:
 
     def cluster(self, count: int = 3, *, config: Mapping[str, str] | None = None) -> list[Server]:
         """A cluster of `count` primaries that share the slots evenly."""
-        settings = {"cluster-enabled": "yes", "cluster-node-timeout": "2000"} | dict(config or {})
+        settings = {"cluster-enabled": "yes", "cluster-node-timeout": "5000"} | dict(config or {})
         nodes = [self.start(settings) for _ in range(count)]
         bounds = [16_384 * i // count for i in range(count + 1)]
         for number, node in enumerate(nodes):

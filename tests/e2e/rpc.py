@@ -15,6 +15,9 @@ from revocation_api.v1 import revocation_pb2 as pb
 from revocation_api.v1.revocation_pb2_grpc import RevocationServiceStub
 from revocation_sdk._requests import make_op_id
 
+CALL_S = 20.0
+"""Long enough for an answer of a busy machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -35,7 +38,7 @@ def stub(address: str) -> Iterator[Any]:
         yield RevocationServiceStub(channel)
 
 
-def call(method: Any, request: Any, timeout: float = 5.0) -> Answer:
+def call(method: Any, request: Any, timeout: float = CALL_S) -> Answer:
     """One attempt."""
     begun = time.monotonic()
     try:

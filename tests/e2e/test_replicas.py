@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.installation import Installation, Replica
+from tests.e2e.installation import PATIENT_S, Installation, Replica
 from tests.e2e.load import Load, assert_kept
-from tests.e2e.processes import until
+from tests.e2e.processes import LIMIT_S, until
 
 pytestmark = pytest.mark.e2e
 
@@ -16,7 +16,7 @@ def test_replicas_restart_in_turn_and_no_revocation_fails(installation: Installa
     store = installation.store(aof=False)
     replicas = installation.add_replicas(2, store.url, drain_s=2)
     for kind in ("thread", "asyncio"):
-        installation.add_verifier(kind, max_staleness=4.0)
+        installation.add_verifier(kind, max_staleness=PATIENT_S)
     client = installation.client()
     client.wait_until_fresh(30)
     load = Load(installation.signer, 3_000)
@@ -24,11 +24,12 @@ def test_replicas_restart_in_turn_and_no_revocation_fails(installation: Installa
         verifier.ask(do="sample", tokens=load.tokens)
         verifier.wait_fresh()
     was_unknown = {verifier.name: verifier.ask(do="state")["unknown"] for verifier in installation.verifiers}
-    load.start(client, pause_s=0.03, timeout=10.0)
+    load.start(client, pause_s=0.03, timeout=LIMIT_S)
     for replica in replicas:
         load.until_more(20)
         assert replica.drain() == 0, replica.log()[-2000:]
         load.until_more(20)
+        installation.all_moved(replica)
         replica.start()
         replica.wait_ready()
     load.until_more(20)
@@ -37,8 +38,8 @@ def test_replicas_restart_in_turn_and_no_revocation_fails(installation: Installa
     assert_kept(load, installation.verifiers)
     for verifier in installation.verifiers:
         assert verifier.ask(do="state")["unknown"] == was_unknown[verifier.name], f"{verifier.name} was stale meanwhile"
-    members = until(lambda: [m for m in client.members() if m.active and m.confirmed], "the members are active")
-    assert sorted(member.id for member in members) == sorted(replica.id for replica in replicas)
+    ids = sorted(replica.id for replica in replicas)
+    until(lambda: sorted(m.id for m in client.members() if m.active and m.confirmed) == ids, "the members are active")
     assert not any(replica.events("member_struck_off") for replica in replicas)
 
 
@@ -69,7 +70,7 @@ def test_a_member_that_was_killed_is_struck_off_and_holds_nobody_up(installation
     until(lambda: len(client.members()) == 2, "the dead member is struck off")
     store.call("FLUSHALL")
     until(lambda: replicas[0].events("history_opened") or replicas[1].events("history_opened"), "it is noticed")
-    assert client.revoke_session("s", timeout=20).stored
+    assert client.revoke_session("s", timeout=LIMIT_S).stored
     # It comes back as a newcomer, and takes part.
     replicas[2].start()
     replicas[2].wait_ready()

@@ -14,6 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from revocation_sdk._requests import make_op_id
+from tests.e2e.rpc import CALL_S
 
 VALUES = {"thumbprint": "a" * 43, "page_token": "", "protocol": 1, "approval": "0" * 32}
 _DEEPEST = 3
@@ -39,7 +40,7 @@ class Attempt:
         kind = f"{'stream' if incoming else 'unary'}_{'stream' if outgoing else 'unary'}"
         call = getattr(channel, kind)(path, self._encode, bytes)
         try:
-            answer = call(iter([self.request]) if incoming else self.request, timeout=5)
+            answer = call(iter([self.request]) if incoming else self.request, timeout=CALL_S)
             if outgoing:
                 next(iter(answer), None)
                 answer.cancel()
