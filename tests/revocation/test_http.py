@@ -100,7 +100,7 @@ async def test_a_connection_that_never_finishes_its_request_does_not_keep_its_pl
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as there may be say half a sentence: probes are answered again when their time is over."""
-    monkeypatch.setattr("revocation.http.server.CONNECTION_S", 0.2)
+    monkeypatch.setattr("revocation.http.server.CONNECTION_S", 2.0)
     async with serving(replica) as client:
         port = client.base_url.port
         peers = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST_CONNECTIONS)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import struct
-import time
+import threading
 
 import pytest
 
@@ -75,8 +75,10 @@ async def test_a_snapshot_made_beside_a_writer_lacks_nothing(monkeypatch: pytest
     hub, history = a_realm(100)
     real = hub_module._take_snapshot
 
+    enough = threading.Event()
+
     def slowly(*arguments: object) -> object:
-        time.sleep(0.05)
+        enough.wait(20)
         return real(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(hub_module, "_take_snapshot", slowly)
@@ -85,8 +87,10 @@ async def test_a_snapshot_made_beside_a_writer_lacks_nothing(monkeypatch: pytest
     while not all(task.done() for task in preparing):
         history.append(rows_of(written, 40))
         written += 1
+        if written > 110:
+            enough.set()
         await asyncio.sleep(0.001)
-    assert written > 101
+    assert written > 110
     beginning = hub.subscribe(Subscriber(), (NOWHERE,), may_snapshot=True)
     view, position = received(beginning.messages)
     assert position == history.position

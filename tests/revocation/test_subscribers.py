@@ -65,6 +65,6 @@ async def test_who_comes_while_a_note_is_written_is_in_the_next_one() -> None:
 
 async def test_without_a_store_streams_begin_all_the_same() -> None:
     world = World(fails=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(world.come(number) for number in range(500)))
     assert len(world.notes) == 1

@@ -231,7 +231,7 @@ async def test_an_op_record_is_forgotten_after_its_retention(make_world: Make) -
         result = (await actor.commit(op)).results[0]
         return result if result.state is OpState.DONE else None
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not (second := await forgotten()):
             pass
     assert second.version > first.version
@@ -697,7 +697,7 @@ async def test_a_reader_waits_for_the_next_record(world: World) -> None:
     assert await other == []
     assert not reading.done()
     await actor.commit(operation(1, subjects(7)))
-    assert [entry.seq for entry in await asyncio.wait_for(reading, 10)] == [1]
+    assert [entry.seq for entry in await asyncio.wait_for(reading, 60)] == [1]
 
 
 # -- sane time --------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,7 +20,7 @@ from revocation.store.nodes import ClusterNodes, OneNode, client_of
 from revocation.store.redis import RedisStore
 from tests.servers import NoServer, Server, Servers, find_tls_binary, free_port
 from tests.store.test_contract import soon
-from tests.store.test_redis import NO_HANG_S, LiveWorld
+from tests.store.test_redis import NO_HANG_S, LiveWorld, reached
 from tests.store.world import OTHER_LOG, Actor, alone, opened, operation, subjects, tokens
 
 Connect = Callable[..., Awaitable[LiveWorld]]
@@ -82,8 +83,7 @@ async def test_commits_go_on_after_a_failover_by_sentinel(servers: Servers, conn
     world = await connected(url, primary)
     actor = await alone(world)
     op = operation(1, tokens(soon(world)), subjects(7))
-    first = await actor.commit(op, durability=Durability(replicas=2, timeout_ms=2_000))
-    assert first.copies == 2
+    first = await reached(2, lambda: actor.commit(op, durability=Durability(replicas=2, timeout_ms=2_000)))
     reading = asyncio.create_task(world.store.read_log(0, 1, 10, 60_000))
     primary.kill()
     with pytest.raises(StoreUnavailable):
@@ -106,7 +106,8 @@ async def test_a_primary_that_was_demoted_is_left_by_itself(servers: Servers) ->
     world.store = RedisStore(OneNode(lambda: client_of(asked[-1].url)))
     await world.store.start()
     actor = await alone(world)
-    await actor.commit(operation(1, subjects(7)), durability=Durability(replicas=1, timeout_ms=2_000))
+    first, durability = operation(1, subjects(7)), Durability(replicas=1, timeout_ms=2_000)
+    await reached(1, lambda: actor.commit(first, durability=durability))
     asked.append(other)
     other.call("REPLICAOF", "NO", "ONE")
     assert opened(await actor.barrier()), "nobody can know yet"
@@ -143,8 +144,8 @@ async def test_partitions_spread_over_a_cluster_and_survive_a_failover(servers: 
         # WAIT counts on the connection that wrote, on its node: only the first one's has a replica.
         durability = Durability(replicas=1, timeout_ms=3_000)
         copies = int(nodes[node_of(nodes, actor.partition)] is victim)
+        await reached(copies, partial(actor.commit, operation(9, subjects(8)), durability=durability))
         assert opened(await actor.barrier(durability)).copies == copies
-        assert (await actor.commit(operation(9, subjects(8)), durability=durability)).copies == copies
     for node in nodes:
         keys = node.call("KEYS", "*")
         assert {key.split("}")[0] for key in keys} == {
