@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from revocation_sdk import RevocationClient, Unavailable
-from tests.revocation.eventually import eventually
+from tests.revocation.eventually import LIMIT_S, eventually
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def execute(*arguments: str, stdin: str | None = None, env: Mapping[str, str] | 
     """Runs a command as a process of its own, with pipes."""
     pipe = subprocess.PIPE
     process = start(*arguments, env=env, stdin=pipe, stdout=pipe, stderr=pipe)
-    out, err = process.communicate(stdin, timeout=60)
+    out, err = process.communicate(stdin, timeout=2 * LIMIT_S)
     return Result(process.returncode, out, err)
 
 
@@ -65,7 +65,7 @@ class Service:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         """Ends it and returns its exit code."""
         self.process.send_signal(how)
-        return self.process.wait(30)
+        return self.process.wait(LIMIT_S)
 
 
 @contextmanager
@@ -93,6 +93,6 @@ def _usable(process: subprocess.Popen[str], address: str, log: Path) -> bool:
         return False
     try:
         with closing(RevocationClient(address)) as client:
-            return all(partition.state == "usable" for partition in client.status(timeout=5).partitions)
+            return all(partition.state == "usable" for partition in client.status(timeout=LIMIT_S).partitions)
     except Unavailable:
         return False
