@@ -27,8 +27,8 @@ from tests.e2e.installation import Verifier
 from tests.e2e.load import Findings, Wanted, judge
 from tests.e2e.processes import until
 
-RECOVERY_S = 45.0
-"""After it: not recovered (I3). The goal is ten seconds, on a machine of its own."""
+RECOVERY_S = 120.0
+"""After it: not recovered (I3). The goal is ten seconds, on a machine of its own; what hangs, hangs for ever."""
 
 SLOW_S = 12.0
 """After it the services write down what they wait for."""
@@ -66,7 +66,7 @@ class Run:
     def go(self, seconds: float) -> None:
         for verifier in self.cluster.verifiers:
             verifier.wait_fresh()
-        self.client.wait_until_fresh(60)
+        self.client.wait_until_fresh(RECOVERY_S)
         self.work.start(self.cluster.verifiers)
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self.not_recovered:
@@ -204,7 +204,7 @@ class Run:
     @property
     def patience_s(self) -> float:
         """For a look at everything: half an hour of load is tens of thousands of tokens."""
-        return 60 + 0.02 * len(self.work.all)
+        return RECOVERY_S + 0.02 * len(self.work.all)
 
     def excuse(self, lost: list[str]) -> tuple[list[str], list[str]]:
         """guarantees.md: `memory` loses a commit if the store loses it and the acknowledging replica dies, at once."""

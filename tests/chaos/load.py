@@ -68,7 +68,8 @@ class Work:
         """Ends when what is under way has an answer, or has been given up."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(90)
+            thread.join(150)
+            assert not thread.is_alive(), "a call does not end"
 
     # -- the threads --------------------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ class Network:
 
 
 def _ip(*arguments: str) -> str:
-    return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=10).stdout
+    return subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 def _remove(prefix: str) -> None:

@@ -97,7 +97,7 @@ class Proxy:
             done.set()
 
         self._loop.call_soon_threadsafe(call)
-        assert done.wait(10), "the proxy does not answer"
+        assert done.wait(60), "the proxy does not answer"
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
