@@ -120,7 +120,7 @@ class Demo:
         ]  # fmt: skip
         self.addresses = ",".join(f"127.0.0.1:{port}" for port in ports)
         self.client = self.stack.enter_context(RevocationClient(self.addresses))
-        self.client.wait_until_fresh(timeout=30)
+        self.client.wait_until_fresh(timeout=60)
 
     def make_issuer(self) -> None:
         private = ec.generate_private_key(ec.SECP256R1())
@@ -150,8 +150,10 @@ class Demo:
         verdicts = [verifier.ask(verify=token) for verifier in self.verifiers]
         claim(f"{text}: accepted by all {len(verdicts)}", all(v["accepted"] and v["fresh"] for v in verdicts))
 
-    def all_refuse(self, token: str, text: str) -> None:
-        verdicts = [verifier.ask(verify=token) for verifier in self.verifiers]
+    def all_refuse(self, token: str, text: str, *, soon: bool = False) -> None:
+        """`soon`: they learn it through their streams, and are given the time."""
+        question = "until_refused" if soon else "verify"
+        verdicts = [verifier.ask(**{question: token}) for verifier in self.verifiers]
         claim(f"{text}: refused by all {len(verdicts)}", all(v.get("why") == "revoked" for v in verdicts))
 
     def refused_after(self, token: str, act: Any) -> list[float]:
@@ -206,7 +208,7 @@ class Demo:
         else:
             claim("the replay of the first refresh token is seen as theft", False)
         claim("the session is over", self.refresh_fails(newer.refresh_token))
-        self.all_refuse(newer.access_token, "its newest access token")
+        self.all_refuse(newer.access_token, "its newest access token", soon=True)
 
     def kill_a_replica(self) -> None:
         say("\n4. A replica is killed (SIGKILL)", "1")
