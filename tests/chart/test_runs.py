@@ -32,7 +32,7 @@ from tests.chart.charts import (
     server,
     template,
 )
-from tests.e2e.processes import Process, until
+from tests.e2e.processes import LIMIT_S, Process, until
 from tests.servers import Servers, free_port
 
 pytestmark = pytest.mark.chart
@@ -115,13 +115,13 @@ class Cluster:
                 stub: Any = health_pb2_grpc.HealthStub(channel)
                 asked = health_pb2.HealthCheckRequest(service=probe["grpc"].get("service", ""))
                 try:
-                    return bool(stub.Check(asked, timeout=2).status == health_pb2.HealthCheckResponse.SERVING)
+                    return bool(stub.Check(asked, timeout=LIMIT_S).status == health_pb2.HealthCheckResponse.SERVING)
                 except grpc.RpcError:
                     return False
         assert probe["httpGet"]["port"] == "http"
         url = f"http://127.0.0.1:{self.ports[pod]['http']}{probe['httpGet']['path']}"
         try:
-            with urllib.request.urlopen(url, timeout=2) as response:
+            with urllib.request.urlopen(url, timeout=LIMIT_S) as response:
                 return bool(response.status == 200)
         except urllib.error.HTTPError:
             return False
@@ -135,7 +135,7 @@ class Cluster:
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         return subprocess.run(
             [*container["command"], *container["args"]],
-            env={"PATH": path, "LC_ALL": "C.UTF-8", **env}, capture_output=True, text=True, timeout=120, check=False,
+            env={"PATH": path, "LC_ALL": "C.UTF-8", **env}, capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
 
     def client(self, name: str, pod: str, *words: str) -> tuple[int, Object]:
@@ -150,7 +150,7 @@ class Cluster:
                 "--address", f"localhost:{self.ports[pod]['grpc']}",
                 "--ca", folder / "ca.crt", "--cert", folder / "tls.crt", "--cert-key", folder / "tls.key",
             ],
-            capture_output=True, text=True, timeout=60, check=False,
+            capture_output=True, text=True, timeout=2 * LIMIT_S, check=False,
         )  # fmt: skip
         return done.returncode, json.loads(done.stdout)
 
@@ -212,7 +212,8 @@ def test_the_test_script_notices_a_service_that_does_not_revoke(tmp_path: Path) 
     (container,) = one(rendered(4, "minimal"), "Pod")["spec"]["containers"]
     done = subprocess.run(
         [*container["command"], *container["args"]],
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, capture_output=True, text=True, timeout=60, check=False,
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True, text=True, timeout=2 * LIMIT_S, check=False,
     )  # fmt: skip
     assert done.returncode == 1
     assert "expected exit code 1 (revoked), got 0" in done.stdout
