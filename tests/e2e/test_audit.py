@@ -14,9 +14,10 @@ import redis
 
 from revocation.cli import main
 from revocation_sdk import RefreshReused, RevocationClient
+from revocation_sdk._audit import line_points
 from revocation_sdk.audit import Action, AuditPoint, Fault, points_text, read, verify
 from tests.e2e.installation import Installation, Replica
-from tests.e2e.processes import until
+from tests.e2e.processes import LIMIT_S, until
 
 pytestmark = pytest.mark.e2e
 
@@ -53,6 +54,14 @@ class Audited:
             digest = chain_digest(digest, number, time_ms, seq, extra, fields[b"b"])
             self.raw.xadd(STREAM, fields | {b"d": digest.encode()}, id=f"{number}-0")  # type: ignore[arg-type]
         self.raw.hset(HEADS, "default", f"{entries[-1][0]} {digest}")
+
+    def logged(self, count: int) -> None:
+        """Waits until the log vouches for so many entries: it is written behind the answers."""
+
+        def told() -> int:
+            return sum(1 for line in self.log_lines() for _ in line_points(line))
+
+        until(lambda: told() >= count, f"the log vouches for {count} entries")
 
     def log(self, tmp_path: Path) -> Path:
         """The service's log in a file, as `--log` takes it."""
@@ -136,6 +145,7 @@ def test_every_change_leaves_a_record_and_no_identifier_in_store_or_log(audited:
         (1200, 500, 1, 3), (1200, 500, 2, 3), (1200, 200, 3, 3)
     ]  # fmt: skip
     assert entries[-1].extra == "1", "so many were evicted"
+    audited.logged(len(wanted))
     report = verify(client, audited.log_lines())
     assert (report.findings, report.lines) == ((), len(wanted)), "each entry has a line that vouches for it"
     keys: Any = audited.raw.keys("*audit*")
@@ -245,6 +255,7 @@ def test_who_meddles_in_the_store_is_found_out(
     audited: Audited, tamper: Tamper, alone: set[Fault], by_log: set[Fault]
 ) -> None:
     audited.revoke(3)
+    audited.logged(3)
     assert audited.faults(with_log=True) == set()
     tamper(audited)
     found = audited.faults()
@@ -257,7 +268,7 @@ def test_a_replica_says_what_went_while_it_was_there(audited: Audited) -> None:
     """Cut off without a trace: the replica remembers the end, and says so with its next entry."""
     audited.revoke(3)
     _truncate_with_head(audited)
-    until(lambda: Fault.TRUNCATED in audited.faults(), "the replica has noticed", 30)
+    until(lambda: Fault.TRUNCATED in audited.faults(), "the replica has noticed")
     (loss,) = [entry.loss for entry in read(audited.client) if entry.loss]
     assert loss.remembered.number == 3
 
@@ -266,8 +277,8 @@ def test_a_loss_is_told_from_tampering(audited: Audited, capsys: pytest.CaptureF
     audited.revoke(3)
     before = list(read(audited.client))
     audited.raw.flushall()
-    until(lambda: audited.client.revoke_subject("later"), "it is healed", 30)
-    until(lambda: audited.faults() == {Fault.LOST}, "the loss is declared", 30)
+    assert audited.client.revoke_subject("later", timeout=LIMIT_S).stored, "it is healed"
+    until(lambda: audited.faults() == {Fault.LOST}, "the loss is declared")
     assert audited.faults(with_log=True) == {Fault.LOST}
     rest = list(read(audited.client, after={0: before[-1].point}))
     assert rest[0].number == 4, "numbers go on"
@@ -278,6 +289,7 @@ def test_a_loss_is_told_from_tampering(audited: Audited, capsys: pytest.CaptureF
 
 def test_the_command_line(audited: Audited, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     audited.revoke(2)
+    audited.logged(2)
     address = audited.replica.address
     code, listed = run(capsys, address, "audit", "list")
     assert code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 
 import pytest
 
@@ -29,14 +30,25 @@ def test_every_replica_measures_and_is_no_subscriber_of_anybody(
     status = client.status()
     assert (status.subscribers, status.entries) == (1, 0)
     assert status.canary is not None
-    assert status.canary.failure == ""
-    assert 0 < status.canary.seconds < 10
+    until(partial(_measures_well, client), "it measures well")
     landed = client.revoke_session("s", wait_for="all", wait_timeout=30).landed
     assert landed is not None
     assert (landed.complete, landed.live) == (True, 1)
-    assert main(["doctor", "--address", replicas[0].address, "--json"]) in (0, 1)
-    findings = json.loads(capsys.readouterr().out)["findings"]
-    assert [finding["result"] for finding in findings if finding["check"] == "canary"] == ["ok"]
+
+    def found() -> list[str]:
+        capsys.readouterr()
+        assert main(["doctor", "--address", replicas[0].address, "--json"]) in (0, 1)
+        findings = json.loads(capsys.readouterr().out)["findings"]
+        return [finding["result"] for finding in findings if finding["check"] == "canary"]
+
+    until(lambda: found() == ["ok"], "doctor sees that it measures well")
+
+
+def _measures_well(client: RevocationClient) -> bool:
+    """What was measured last may have met a pause; then it failed."""
+    last = client.status().canary
+    assert last is not None
+    return not last.failure and 0 < last.seconds < 10
 
 
 def test_its_realm_is_nobody_else_s(installation: Installation) -> None:
@@ -83,5 +95,5 @@ def test_what_dashboards_ask_for_is_exported_by_a_running_service(installation: 
         "log_lag_seconds_count", "progress_seconds_count", "log_records", "members",
         "store_heard_seconds", "rpc_requests_total",
     ):  # fmt: skip
-        assert replica.metric(name) > 0, name
+        until(lambda name=name: replica.metric(name) > 0, f"{name} is exported")  # type: ignore[misc]
     until(lambda: replica.metric("verifiers", realm="default", state="fresh") == 1, "the verifier is counted")

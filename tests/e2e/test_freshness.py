@@ -64,19 +64,28 @@ def test_a_stale_verifier_asks_the_service_about_each_token(installed: Installat
     with Proxy(("127.0.0.1", replica.port)) as proxy:
         verifier = installed.add_verifier("thread", addresses=proxy.address, on_stale="check", max_staleness=D)
         verifier.wait_fresh()
-        assert verifier.why(other) == "accepted"
+        assert verifier.verdict(other) == "accepted"
         proxy.set("hold", old_only=True)
         cut_off = time.monotonic()
         client.revoke_token(revoked)
         until(lambda: time.monotonic() > cut_off + D, "the lease is over")
-        # Until the silence is noticed and a new stream is there; afterwards the view itself knows.
-        for _ in range(20):
-            assert verifier.why(revoked) == "revoked"
+
+        def by_asking() -> bool:
+            """Whether the service's word counted: the view was stale before and after it."""
+            if verifier.state() != "stale":
+                proxy.set("hold", old_only=True)  # the silence was noticed, and the view itself knows
+                return False
+            # An answer that does not come within half a second is none: "unknown" is right too, only not for ever.
+            assert verifier.why(revoked) in {"revoked", "unknown"}
             verdict = verifier.verify(other)
-            assert (verdict["why"], verdict["fresh"]) == ("accepted", True)
+            assert verdict["why"] in {"accepted", "unknown"}
+            return verdict["why"] == "accepted" and verdict["fresh"] and verifier.state() == "stale"
+
+        until(by_asking, "the service is asked about a token and answers")
+        assert verifier.verdict(revoked) == "revoked"
         proxy.heal()
         verifier.wait_fresh()
-        assert verifier.why(revoked) == "revoked"
+        assert verifier.verdict(revoked) == "revoked"
         installed.verifiers.remove(verifier)
 
 
@@ -94,8 +103,7 @@ def test_a_stream_that_lags_behind_is_never_fresh(installed: Installation) -> No
         load.start(client, threads=2, pause_s=0.04)
         load.until_more(60)
         load.stop()
-        refused = verifier.ask(do="report")["refused_at"]
-        assert refused, "nothing came through"
+        until(lambda: verifier.ask(do="report")["refused_at"], "what is delayed comes through")
         proxy.heal()
         verifier.wait_fresh()
         assert not judge(load.all, verifier, verifier.ask(do="report"), whole=False).any
@@ -113,7 +121,7 @@ def test_a_verifier_that_was_stopped_never_accepts_by_what_it_knew_before(instal
     for verifier in installation.verifiers:
         verifier.ask(do="sample", tokens=load.tokens, pause_s=0.002)
         verifier.wait_fresh()
-    load.start(client, threads=2, pause_s=0.08, timeout=5.0)
+    load.start(client, threads=2, pause_s=0.08, timeout=20.0)
     for _ in range(12):
         victims = random.sample([*installation.verifiers, replica], random.choice((1, 1, 2, 4)))
         random.shuffle(victims)

@@ -72,7 +72,8 @@ def test_a_revocation_is_one_trace_to_the_verifiers_of_all_replicas(
 
     until(lambda: len(spans().get("revocation.apply", ())) == 3, "all verifiers have told of it")
     caller.ask(do="flush")
-    found = until(lambda: spans() if {"logout", "revocation.commit"} <= spans().keys() else None, "the rest came")
+    rest = {"logout", "revocation.call Revoke", "revocation.serve Revoke:session", "revocation.commit"}
+    found = until(lambda: spans() if rest <= spans().keys() else None, "the rest came")
     assert found is not None
     ((by, root),) = found["logout"]
     assert by == caller.name
