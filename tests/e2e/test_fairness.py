@@ -113,10 +113,11 @@ def test_the_sdk_waits_as_long_as_a_refusal_says(secured: Secured) -> None:
     with secured.client(EVERYBODY, realm="tight") as client, ThreadPoolExecutor(8) as threads:
         assert all(threads.map(lambda _: client.revoke_session("a-session", timeout=60).stored, range(16)))
         assert secured.replica.metric("limited_total", realm="tight", limit="calls") > 0
-        thousand = [(f"token-{number}", time.time() + 600) for number in range(1_000)]
-        assert client.revoke_tokens(thousand, timeout=30).stored
+        # Twenty seconds' worth of rows: whoever comes next is told to wait for longer than he wants to.
+        many = [(f"token-{number}", time.time() + 600) for number in range(10_000)]
+        assert client.revoke_tokens(many, timeout=60).stored
         with pytest.raises(Unavailable) as refused:
-            client.revoke_tokens(thousand, timeout=0.7)
+            client.revoke_tokens(many, timeout=10)
         assert refused.value.reason == "overloaded"
 
 

@@ -24,7 +24,7 @@ from revocation_api.v1 import revocation_pb2 as pb
 from revocation_api.v1.revocation_pb2_grpc import RevocationServiceStub
 from revocation_sdk._requests import make_op_id
 from tests.e2e.installation import Installation
-from tests.e2e.processes import Answering, until
+from tests.e2e.processes import LIMIT_S, Answering, until
 from tests.e2e.rpc import Answer, a_revocation, answer_of, call, stub
 
 pytestmark = pytest.mark.e2e
@@ -34,8 +34,6 @@ STREAMS = int(os.environ.get("REVOCATION_TEST_STREAMS", "300"))
 
 SLACK_KB = 6_144
 """What a heap may grow by without a reason: arenas, buffers of sockets."""
-
-SOON = int(time.time()) + 3_600
 
 
 def grown(memory: list[int]) -> int:
@@ -50,14 +48,15 @@ def herd(installation: Installation, address: str, count: int, *, fresh: bool = 
     )
     installation.processes.append(process)
     process.start()
-    assert process.read(60)["ready"]
+    assert process.read()["ready"]
     return process
 
 
 def fill(service: Any, entries: int) -> None:
+    soon = int(time.time()) + 3_600
     for start in range(0, entries, 10_000):
         items = [
-            pb.BatchRevokeTokensRequest.Item(jti=secrets.token_hex(8), expires_at=SOON)
+            pb.BatchRevokeTokensRequest.Item(jti=secrets.token_hex(8), expires_at=soon)
             for _ in range(min(10_000, entries - start))
         ]
         request = pb.BatchRevokeTokensRequest(realm="default", op_id=make_op_id(time.time()), items=items)
@@ -98,10 +97,10 @@ def test_a_herd_of_newcomers_shares_snapshots_and_takes_no_memory(installation: 
     memory = []
     for _ in range(4):
         came = process.ask(300, do="come")
-        assert came["snapshot"] == 160, came
+        assert came["snapshot"] >= 160, came
         memory.append(replica.memory_kb())
     assert memory[2] - memory[1] < SLACK_KB, memory
-    assert replica.metric("snapshots_running") == 0
+    until(lambda: replica.metric("snapshots_running") == 0, "no place is taken any more")
 
 
 def test_those_who_do_not_read_their_snapshots_hold_the_places_for_a_while_only(installation: Installation) -> None:
@@ -109,15 +108,18 @@ def test_those_who_do_not_read_their_snapshots_hold_the_places_for_a_while_only(
     (replica,) = installation.add_replicas(1, installation.store(aof=False).url)
     with stub(replica.address) as service, ExitStack() as stack:
         fill(service, 120_000)
-        streams = [_stuck(stack, replica.address) for _ in range(SNAPSHOTS_AT_ONCE)]
-        until(lambda: replica.metric("snapshots_running") == SNAPSHOTS_AT_ONCE, "all places are taken")
+        # All is made ready before: the places are held for SNAPSHOT_PATIENCE_S.
         process = herd(installation, replica.address, 20, fresh=True)
+        with ThreadPoolExecutor(SNAPSHOTS_AT_ONCE) as pool:
+            streams = list(pool.map(lambda _: _stuck(stack, replica.address), range(SNAPSHOTS_AT_ONCE)))
+        until(lambda: replica.metric("snapshots_running") == SNAPSHOTS_AT_ONCE, "all places are taken")
         came = process.ask(120, do="come")
         assert came["refused RESOURCE_EXHAUSTED"] >= 20, came
-        assert came["snapshot"] == 20, came
+        assert came["snapshot"] >= 20, came
         assert replica.metric("limits_reached_total", limit="snapshots") >= 20
-        assert replica.metric("queue_overflows_total") >= len(streams) / 2
-        assert replica.metric("resyncs_total", reason="slow") >= len(streams) / 2
+        half = len(streams) / 2
+        until(lambda: replica.metric("queue_overflows_total") >= half, "the stuck ones are cut off")
+        until(lambda: replica.metric("resyncs_total", reason="slow") >= half, "they are told why")
 
 
 def _stuck(stack: ExitStack, address: str) -> Any:
@@ -131,7 +133,7 @@ def _stuck(stack: ExitStack, address: str) -> Any:
 
     def requests() -> Iterator[pb.WatchRequest]:
         yield hello
-        done.wait(120)
+        done.wait(600)
 
     stream = RevocationServiceStub(channel).Watch(requests())
     assert next(stream).WhichOneof("kind") == "welcome"
@@ -141,7 +143,7 @@ def _stuck(stack: ExitStack, address: str) -> Any:
 def test_more_streams_than_a_replica_takes_are_told_to_come_back(installation: Installation) -> None:
     (replica,) = installation.add_replicas(1, installation.store(aof=False).url, max_subscribers=5)
     process = herd(installation, replica.address, 5)
-    process.ask(60, do="come")
+    process.ask(do="come")
     client = installation.client()
     client.start()
     until(lambda: replica.metric("limits_reached_total", limit="streams") > 0, "the sixth is refused")
@@ -149,7 +151,7 @@ def test_more_streams_than_a_replica_takes_are_told_to_come_back(installation: I
     assert client.state.value == "connecting"
     assert client.revoke_session("s").stored, "calls are not streams"
     process.kill()
-    client.wait_until_fresh(30)
+    client.wait_until_fresh(LIMIT_S)
 
 
 def test_a_flood_of_distinct_subjects_adds_its_entries_and_nothing_else(installation: Installation) -> None:
@@ -180,7 +182,7 @@ def test_a_flood_of_distinct_subjects_adds_its_entries_and_nothing_else(installa
 def test_a_log_that_is_full_refuses_and_goes_on_when_it_was_trimmed(installation: Installation) -> None:
     """A member that reads nothing keeps the log; at the cap commits are refused, and when it is gone they go on."""
     store = installation.store(aof=False)
-    replicas = installation.add_replicas(2, store.url, log_max_entries=1_000, detect_s=30, strike_after_s=30)
+    replicas = installation.add_replicas(2, store.url, log_max_entries=1_000, detect_s=300, strike_after_s=300)
     with stub(replicas[0].address) as service:
         replicas[1].stop()
 
@@ -211,7 +213,8 @@ def test_a_stream_without_a_hello_is_ended_and_told_to_come_back(installation: I
         done.set()
         answer = answer_of(ended.value)
         assert (answer.code, answer.reason) == ("UNAVAILABLE", "NOT_READY")
-    assert replica.metric("rpc_requests_total", method="Watch", code="UNAVAILABLE") == 1
+    refused = {"method": "Watch", "code": "UNAVAILABLE"}
+    until(lambda: replica.metric("rpc_requests_total", **refused) == 1, "it is counted")  # behind the answer
 
 
 def test_a_message_that_is_too_large_is_refused_before_it_is_read(installation: Installation) -> None:

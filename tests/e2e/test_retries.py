@@ -15,11 +15,13 @@ from revocation.model import Operation
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._lattice import CUTOFF, FIRST_CUTOFF_KIND, parse_groups
 from tests.e2e.installation import Installation, Replica
-from tests.e2e.processes import until
+from tests.e2e.processes import LIMIT_S, until
 from tests.e2e.rpc import Answer, a_revocation, call, stub
 
 pytestmark = pytest.mark.e2e
 ROUNDS, CALLS = 8, 24
+MOST_ROUNDS = 40
+"""Until calls were killed on both sides of their commit, which is a matter of chance and of how busy the machine is."""
 
 
 def test_a_retry_after_sigkill_at_any_point_is_one_record_and_one_version(installation: Installation) -> None:
@@ -28,7 +30,7 @@ def test_a_retry_after_sigkill_at_any_point_is_one_record_and_one_version(instal
     replicas = installation.add_replicas(2, store.url)
     acknowledged: dict[str, Any] = {}
     died_committed = died_before = 0
-    for number in range(ROUNDS):
+    for number in range(MOST_ROUNDS):
         victim, other = replicas[number % 2], replicas[1 - number % 2]
         requests = [a_revocation(subject=pb.SubjectTarget(subject=f"{number}-{n}")) for n in range(CALLS)]
         answers = _killed_among(victim, requests)
@@ -51,6 +53,8 @@ def test_a_retry_after_sigkill_at_any_point_is_one_record_and_one_version(instal
                 first = acknowledged.setdefault(request.op_id, again_answered)
                 assert (again_answered.cutoff, again_answered.position) == (first.cutoff, first.position)
         victim.wait_ready()
+        if number + 1 >= ROUNDS and died_committed and died_before:
+            break
     assert died_committed, "no call was killed between commit and answer"
     assert died_before, "no call was killed before its commit"
     _one_record_and_one_version_each(store.url, acknowledged)
@@ -62,7 +66,7 @@ def _killed_among(victim: Replica, requests: list[pb.RevokeRequest]) -> list[Ans
         assert call(service.Revoke, a_revocation()).code == "OK"
 
         def one(number: int) -> None:
-            answers[number] = call(service.Revoke, requests[number], timeout=10)
+            answers[number] = call(service.Revoke, requests[number])
 
         threads = [threading.Thread(target=one, args=(number,)) for number in range(len(requests))]
         fatal = random.randrange(2, len(requests))
@@ -72,7 +76,7 @@ def _killed_among(victim: Replica, requests: list[pb.RevokeRequest]) -> list[Ans
             if number == fatal:
                 victim.kill()
         for thread in threads:
-            thread.join(30)
+            thread.join(LIMIT_S)
     return answers
 
 
@@ -81,7 +85,7 @@ def _insist(service: Any, request: pb.RevokeRequest) -> Any:
     responses: list[Any] = []
 
     def look() -> bool:
-        answer = call(service.Revoke, request, timeout=5)
+        answer = call(service.Revoke, request)
         responses.append(answer.response)
         return answer.code == "OK"
 
