@@ -12,7 +12,7 @@ from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.e2e.processes import Process, until
+from tests.e2e.processes import LIMIT_S, Process, until
 from tests.servers import free_port
 
 pytestmark = pytest.mark.browser
@@ -34,7 +34,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://localhost:{port}"
     finally:
         process.terminate()  # so that it can end the service that it started
-        process.wait(30)
+        process.wait()
 
 
 class Browser:
@@ -53,7 +53,7 @@ class Browser:
 
     def until(self, condition: Callable[[], object]) -> None:
         ignored = (StaleElementReferenceException, NoSuchElementException)
-        WebDriverWait(self.driver, 20, 0.05, ignored).until(lambda _: condition())
+        WebDriverWait(self.driver, LIMIT_S, 0.05, ignored).until(lambda _: condition())
 
     def text(self, selector: str) -> str:
         return self.driver.find_element(By.CSS_SELECTOR, selector).text
@@ -117,7 +117,7 @@ def test_devices_password_and_administrator(browsers: Callable[[], Browser]) -> 
     laptop.click("#devices tr button")
     laptop.until(lambda: laptop.devices() == {"Laptop"})
     phone.signed_out()
-    assert "logout" in phone.text("#message")
+    phone.until(lambda: "logout" in phone.text("#message"))
 
     # A new password: this browser stays, the other one goes.
     phone.sign_in("alice", "wonderland", "Phone")

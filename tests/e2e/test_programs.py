@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.installation import Installation
-from tests.e2e.processes import Process, until
+from tests.e2e.processes import LIMIT_S, Process, until
 from tests.e2e.tokens import AUDIENCE, ISSUER
 from tests.servers import free_port
 
@@ -31,7 +31,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation
 def run(installed: Installation, *words: str) -> tuple[int, dict[str, Any]]:
     """One command; its exit code, and the object that it printed."""
     command = [sys.executable, "-m", "revocation", *words, "--address", installed.addresses, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=2 * LIMIT_S, check=False)
     assert done.stdout.count("\n") == 1, (done.stdout, done.stderr)
     answer: dict[str, Any] = json.loads(done.stdout)
     return done.returncode, answer
@@ -115,7 +115,7 @@ def test_workers_of_a_preforking_server_follow_by_themselves(installed: Installa
     token = installed.signer.sign()
 
     def ask() -> dict[str, Any]:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{token}", timeout=5) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/{token}", timeout=LIMIT_S) as response:
             answer: dict[str, Any] = json.loads(response.read())
             return answer
 

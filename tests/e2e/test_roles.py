@@ -16,7 +16,7 @@ from revocation_api.v1 import audit_pb2, audit_pb2_grpc, revocation_pb2_grpc
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk import PermissionDenied
 from tests.e2e.installation import Installation
-from tests.e2e.processes import until
+from tests.e2e.processes import LIMIT_S, until
 from tests.e2e.secured import ISSUER, SUBJECT, Bind, Secured
 from tests.e2e.walk import attempts, methods
 
@@ -45,7 +45,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 def call(channel: grpc.Channel, service: str, method: str, message: Any) -> grpc.StatusCode:
     stub: Any = revocation_pb2_grpc.RevocationServiceStub(channel)
     try:
-        getattr(stub, method)(message, timeout=5)
+        getattr(stub, method)(message, timeout=LIMIT_S)
     except grpc.RpcError as error:
         code: grpc.StatusCode = error.code()
         return code
@@ -91,13 +91,13 @@ def test_a_verifier_tries_everything_and_changes_nothing(secured: Secured, realm
 def test_watch_is_for_verifiers_and_only_in_their_realm(secured: Secured) -> None:
     """A verifier follows its realm; another realm, and a stranger, learn nothing."""
     with secured.client(VERIFIER) as client:
-        client.wait_until_fresh(timeout=10)
+        client.wait_until_fresh(LIMIT_S)
     for identity, realm in ((VERIFIER, "other"), (STRANGER, "default"), (REVOKER, "default"), (VERIFIER, "nowhere")):
         with secured.channel(identity) as channel:
             stub = revocation_pb2_grpc.RevocationServiceStub(channel)
             hello = pb.WatchRequest(hello=pb.Hello(realm=realm, protocol=1))
             with pytest.raises(grpc.RpcError) as refused:
-                next(iter(stub.Watch(iter([hello]), timeout=5)))
+                next(iter(stub.Watch(iter([hello]), timeout=LIMIT_S)))
             assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
             assert refused.value.details() == "this identity may not do that in this realm"
 
@@ -138,7 +138,7 @@ def test_bearer_tokens(secured: Secured) -> None:
         stub = revocation_pb2_grpc.RevocationServiceStub(channel)
         for token, code in cases.items():
             try:
-                stub.GetVersion(request, timeout=5, metadata=(("authorization", f"Bearer {token}"),))
+                stub.GetVersion(request, timeout=LIMIT_S, metadata=(("authorization", f"Bearer {token}"),))
                 found = grpc.StatusCode.OK
             except grpc.RpcError as error:
                 found = error.code()

@@ -10,8 +10,8 @@ import pytest
 
 from revocation_sdk import RevocationClient, SessionEnded, TokenExpired, TokenIssuer, TokenRevoked, Verifier
 from revocation_sdk.types import ClientSettings, Login
-from tests.e2e.installation import MAX_STALENESS_S, Installation
-from tests.e2e.processes import until
+from tests.e2e.installation import PATIENT_S, Installation
+from tests.e2e.processes import LIMIT_S, until
 from tests.e2e.tokens import AUDIENCE, ISSUER
 
 pytestmark = pytest.mark.e2e
@@ -25,9 +25,10 @@ class Service:
         self.installation = installation
         self.replicas = installation.add_replicas(2, installation.store().url)
         self.keys = installation.signer.keys | type(installation.signer)("doomed").keys
-        self.client = installation.client()
-        self.follower = installation.client(self.replicas[1].address)
-        self.follower.wait_until_fresh(10)
+        self.client = installation.client(max_staleness=PATIENT_S)
+        self.follower = installation.client(self.replicas[1].address, max_staleness=PATIENT_S)
+        for client in (self.client, self.follower):
+            client.wait_until_fresh(LIMIT_S)
 
     def issuer(self, kid: str = "k1") -> TokenIssuer:
         return TokenIssuer(
@@ -38,7 +39,7 @@ class Service:
     def verifier(self, client: RevocationClient, kid: str) -> Verifier:
         return Verifier(
             client, key=self.keys[kid].public_key(), key_id=kid, algorithms=["ES256"], issuer=ISSUER, audience=AUDIENCE,
-            max_staleness=MAX_STALENESS_S,
+            max_staleness=PATIENT_S,
         )  # fmt: skip
 
 
@@ -117,8 +118,9 @@ def _time(service: Service, _login: Login, subject: str, _client: str) -> None:
     until(lambda: not service.issuer().sessions(subject), "the session has ended by itself")
 
 
-SHORT_IDLE = ClientSettings(absolute_timeout_s=60, idle_timeout_s=1, grace_ms=1_000)
-SHORT_LIFE = ClientSettings(absolute_timeout_s=1, idle_timeout_s=1, grace_ms=1_000)
+# Long enough to see the access token accepted before.
+SHORT_IDLE = ClientSettings(absolute_timeout_s=60, idle_timeout_s=5, grace_ms=1_000)
+SHORT_LIFE = ClientSettings(absolute_timeout_s=5, idle_timeout_s=5, grace_ms=1_000)
 ONE_SESSION = ClientSettings(3_600, 600, max_sessions_per_subject_and_client=1, evict_oldest=True)
 
 PATHS = {
@@ -184,10 +186,10 @@ def _verify(service: Service, path: Path, token: str, kid: str) -> None:
         return None
 
     following = service.verifier(service.follower, kid)
-    until(lambda: refused_as(following) is not None, "the follower refuses the token", timeout=MAX_STALENESS_S + 10)
+    until(lambda: refused_as(following) is not None, "the follower refuses the token")
     assert refused_as(following) == path.target
-    late = service.installation.client(service.replicas[1].address)
-    late.wait_until_fresh(10)
+    late = service.installation.client(service.replicas[1].address, max_staleness=PATIENT_S)
+    late.wait_until_fresh(LIMIT_S)
     assert refused_as(service.verifier(late, kid)) == path.target
 
 
@@ -198,4 +200,4 @@ def _check(service: Service, path: Path, token: str, kid: str) -> None:
     for replica in service.replicas:
         client = service.installation.client(replica.address)
         with pytest.raises(TokenRevoked):
-            client.check_remote(claims, token=token, key_id=kid)
+            client.check_remote(claims, token=token, key_id=kid, timeout=LIMIT_S)

@@ -53,9 +53,9 @@ def test_without_a_store_the_answer_is_unavailable_at_once_and_nothing_is_acknow
         store.kill()
         until(lambda: call(service.Revoke, a_revocation()).code == "UNAVAILABLE", "it is noticed")
         for _ in range(10):
-            answer = call(service.Revoke, a_revocation(), timeout=10)
+            answer = call(service.Revoke, a_revocation(), timeout=60)
             assert (answer.code, answer.reason) == ("UNAVAILABLE", "STORE_UNAVAILABLE"), answer
-            assert answer.seconds < 5
+            assert answer.seconds < 30, "it did not wait for the deadline"
         store.start()
         replica.wait_ready()
         request = a_revocation()

@@ -307,7 +307,8 @@ async def test_copies_count_only_if_they_hold_what_was_asked_about(servers: Serv
     op = operation(1, subjects(7))
 
     async def barrier() -> Tail:
-        return opened(await actor.barrier(patient))
+        tail: Tail = opened(await actor.barrier(patient))
+        return tail
 
     await reached(1, lambda: actor.commit(op, durability=patient))
     await reached(1, barrier)
