@@ -226,7 +226,8 @@ def _not_ready(node: Node, stopping: asyncio.Event) -> str | None:
     if stopping.is_set():
         return "draining"
     states = sorted({replica.state for replica in node.replicas} - {"usable"})
-    return ", ".join(states) or None
+    lacking = f" (master secrets that it lacks: {', '.join(node.lacking.kids)})" if node.lacking.kids else ""
+    return ", ".join(states) + lacking if states else None
 
 
 @asynccontextmanager

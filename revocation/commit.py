@@ -18,7 +18,7 @@ import structlog
 from revocation.audit.seal import Auditor
 from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, ServiceError, Unavailable
 from revocation.fairness.turns import FairQueue
-from revocation.replication.replica import Fenced, NotReady, Replica
+from revocation.replication.replica import LACKING, SECRET_MISSING, Fenced, NotReady, Replica
 from revocation.store import (
     NO_AUDIT,
     Closed,
@@ -108,6 +108,8 @@ class Committer:
             return OutcomeUnknown("the store did not answer in time; retry with the same op id")
         if self._replica.state == "unreachable":
             return Unavailable("the store cannot be reached", reason="STORE_UNAVAILABLE")
+        if self._replica.state == SECRET_MISSING:
+            return Unavailable(LACKING)
         return Unavailable(f"the store is not usable ({self._replica.state}); retry with the same op id")
 
     async def _run(self) -> None:
@@ -221,7 +223,7 @@ class Committer:
 
     async def _again(self, batch: list[_Waiting]) -> None:
         """Puts the batch back and waits until the replica is usable, or the first deadline."""
-        if self._replica.state == "unreachable":
+        if self._replica.state in ("unreachable", SECRET_MISSING):
             for waiting in batch:
                 self._fail(waiting, self._late(waiting.tried))
             return

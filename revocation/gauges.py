@@ -33,6 +33,7 @@ def _of_realm(hub: RealmHub, now: float) -> Iterator[Sample]:
     queued = [subscriber.queued_bytes for subscriber in tuple(hub.subscribers)]
     yield "queue_bytes", (hub.realm,), sum(queued)
     yield "queue_longest_bytes", (hub.realm,), max(queued, default=0)
+    yield "keys_not_refused", (hub.realm,), sum(history.orphans for history in hub.histories)
     yield "ring_records", (hub.realm,), sum(history.remembered for history in hub.histories)
 
 

@@ -26,9 +26,10 @@ from revocation.rails.approvals import Approvals
 from revocation.rails.consent import Rails
 from revocation.replication.barrier import Barrier
 from revocation.replication.comparison import Comparison
-from revocation.replication.membership import Timing
+from revocation.replication.lacking import Lacking
+from revocation.replication.membership import ReplicaOptions, Timing
 from revocation.replication.partition import Applied
-from revocation.replication.replica import Replica, ReplicaOptions
+from revocation.replication.replica import Replica
 from revocation.service import Realm, Revocations
 from revocation.session.keys import SessionKeys
 from revocation.session.service import Sessions
@@ -63,16 +64,16 @@ class Node:
         )
         self.store_name = ""
         self._store = store = measured(store, metrics, self.store_ms)
-        self._keyring = keyring
         self.signing = signing_keys(keyring)[0][1]
-        self._keep_secret = keep_secret
-        options = _options(config, replica_id, alone)
+        self._keyring, self._keep_secret = keyring, keep_secret
+        options = _options(config, keyring, replica_id, alone)
         durability = _durability(config.ack)
         # A barrier at level replicated(n) waits too, or a cut-off primary could go on vouching (model 2).
         waits = Durability(replicas=config.ack.copies)
         self.replicas = [
             Replica(i, store, options, self._on_applied, self._on_confirmed) for i in range(config.partitions)
         ]
+        self.lacking = Lacking(self.replicas, store, keyring.commitments())
         self.audit = AuditDesk(config, keyring, self.replicas, store)
         auditor = self.audit.auditor
         self.committers = [Committer(replica, store, durability, auditor) for replica in self.replicas]
@@ -137,6 +138,7 @@ class Node:
                 comparison = Comparison(replica, self._store, self._count_put_back)
                 group.create_task(comparison.run(), name=f"comparison-{replica.index}")
             group.create_task(self._forget(), name="forget-expired")
+            group.create_task(self.lacking.watch(), name="lacking-secrets")
             group.create_task(self.asks.run(), name="asks")
             group.create_task(self.subscribers.tend(), name="subscribers")
             group.create_task(self.audit.keep_forever(), name="keep-audit")
@@ -207,7 +209,7 @@ def _durability(ack: Ack) -> Durability:
     return Durability(replicas=ack.copies, fsync=ack.level == "fsynced")
 
 
-def _options(config: Config, replica_id: str, alone: bool) -> ReplicaOptions:
+def _options(config: Config, keyring: Keyring, replica_id: str, alone: bool) -> ReplicaOptions:
     timing = Timing(
         # Nobody but this process ever holds what is in a store of our own: nobody needs to be waited for (H7).
         settle_ms=0 if alone else int(config.settle_s * 1000),
@@ -221,4 +223,5 @@ def _options(config: Config, replica_id: str, alone: bool) -> ReplicaOptions:
         log_retention_s=config.log_retention_s,
         longest_log=config.log_max_entries,
         copies=config.ack.copies,
+        tags=keyring.realm_tags,
     )

@@ -16,7 +16,7 @@ from revocation.limits import FUTURE_OP_ID_MS
 from revocation.model import Operation, Receipt, Target, Tokens, op_id_ms
 from revocation.realms import RealmSettings
 from revocation.replication.barrier import Barrier, Proof
-from revocation.replication.replica import NotReady, Replica
+from revocation.replication.replica import LACKING, SECRET_MISSING, NotReady, Replica
 from revocation.session.refresh import partition_of as partition_of_sid
 from revocation.store import Cutoffs, Denials, Op, OpResult, StoreUnavailable
 from revocation_sdk._audit import AuditPoint, AuditRecord
@@ -111,19 +111,23 @@ class Revocations:
     async def _end_session(self, realm: Realm, operation: Operation, target: Target, deadline: float) -> Receipt:
         """All tokens of a session; of ours also its record, which the script finds by the fingerprint.
 
-        A session of ours is named without an issuer, and under each key, since it may have been opened under any.
+        A session of ours is named without an issuer. Its record is ended under whichever key it was opened, and only
+        there is a row under that key: else an old master secret could never be removed.
         """
         expires_at = self._latest_s() + realm.settings.max_token_life_s + realm.slack_s
         ours = partition_of_sid(target.value) is not None
         keys, issuer = (realm.keys, None) if ours else (realm.keys[:1], target.issuer)
-        groups = [
-            Group(Kind.SESSION, key.tag, DENIAL.pack(key.fingerprint(Kind.SESSION, issuer, target.value), expires_at))
-            for key in keys
-        ]
-        audit = self._record(operation, target, 1, len(groups))
-        op = Op(realm.name, operation.key(), operation.digest, tuple(Denials(*group) for group in groups), audit=audit)
+        rows = [DENIAL.pack(key.fingerprint(Kind.SESSION, issuer, target.value), expires_at) for key in keys]
+        groups = tuple(
+            Denials(Kind.SESSION, key.tag, row, if_session=key is not keys[0])
+            for key, row in zip(keys, rows, strict=True)
+        )
+        op = Op(
+            realm.name, operation.key(), operation.digest, groups, audit=self._record(operation, target, 1, 1)
+        )  # fmt: skip
         results = await self._commit_all([(self.partition_of(realm, target), op)], deadline)
-        return Receipt(self._positions(results), True, None, join_groups(groups), _audit_of(results))
+        told = join_groups([Group(Kind.SESSION, keys[0].tag, rows[0])])
+        return Receipt(self._positions(results), True, None, told, _audit_of(results))
 
     async def revoke_tokens(self, operation: Operation, tokens: Tokens, deadline: float) -> Receipt:
         """Commits many tokens, validated whole, in as many scripts as it takes. Raises ServiceError."""
@@ -317,6 +321,8 @@ class Revocations:
                     except NotReady:
                         if any(replica.state == "unreachable" for replica in self._replicas):
                             raise StoreUnavailable from None
+                        if any(replica.state == SECRET_MISSING for replica in self._replicas):
+                            raise Unavailable(LACKING) from None
                         await asyncio.gather(
                             *(replica.usable(1.0) for replica in self._replicas), return_exceptions=True
                         )

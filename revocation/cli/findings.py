@@ -111,6 +111,7 @@ def service(connection: Connection, config: Config | None) -> Iterator[Finding]:
             "service", "ok", f"{status.replica} (version {status.version}) answers; acknowledges at {status.ack}"
         )
         yield from _partitions(status)
+        yield from _keys_not_refused(status)
         yield from _canary(status)
         yield from _freshness(client, connection.timeout)
         yield from _clocks(status, offset_s, client.follower.settings.margin_s)
@@ -122,6 +123,9 @@ def _partitions(status: ServiceStatus) -> Iterator[Finding]:
         if partition.state == "usable":
             yield Finding("partition", "ok", f"partition {number} is usable")
             continue
+        if partition.state == "secret_missing":
+            yield _secret_missing(number, status)
+            continue
         waiting = f", waiting for {', '.join(partition.waiting_for)}" if partition.waiting_for else ""
         yield Finding(
             "partition",
@@ -130,6 +134,28 @@ def _partitions(status: ServiceStatus) -> Iterator[Finding]:
             "start the member again, or strike it off if it is gone: `revocation members strike`"
             if partition.waiting_for
             else "wait a few seconds; then see the log of the service",
+        )
+
+
+def _secret_missing(number: int, status: ServiceStatus) -> Finding:
+    kids = ", ".join(status.missing_secrets) or "not told"
+    return Finding(
+        "partition",
+        "fail",
+        f"partition {number} holds entries under a master secret that {status.replica} lacks (key ids: {kids})",
+        "give it the master secrets (REVOCATION_SECRET_FILE) of the other replicas, and start it again",
+    )
+
+
+def _keys_not_refused(status: ServiceStatus) -> Iterator[Finding]:
+    if status.keys_not_refused:
+        kids = ", ".join(status.missing_secrets) or "not told"
+        yield Finding(
+            "signing keys",
+            "warn",
+            f"{status.keys_not_refused} signing keys were revoked under a master secret that {status.replica} does not "
+            f"have (key ids: {kids}): tokens that they sign pass",
+            "revoke them again (`revocation revoke key ...`), or put the secret back as the last one",
         )
 
 

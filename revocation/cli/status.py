@@ -55,6 +55,10 @@ def status(connection: Connection, out: Output, *, verifiers: Most = 100) -> int
     for number, partition in enumerate(answer.partitions):
         waiting = f" (waits for {', '.join(partition.waiting_for)})" if partition.waiting_for else ""
         shown[f"partition {number}"] = f"{partition.state}{waiting}"
+    if answer.missing_secrets:
+        shown["missing master secrets"] = ", ".join(answer.missing_secrets)
+    if answer.keys_not_refused:
+        shown["revoked keys not refused"] = f"{answer.keys_not_refused} (see `revocation doctor`)"
     if unknown:
         shown["verifiers"] = f"unknown: {unknown.replace('_', ' ')}"
     if following.silent_replicas:

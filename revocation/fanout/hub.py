@@ -23,7 +23,6 @@ from revocation.store import StoreUnavailable
 from revocation_sdk._lattice import count_rows
 from revocation_sdk._messages import Changes, Intent, Mark, PartitionIntent, SnapshotChunk, SnapshotEnd
 from revocation_sdk._position import NOWHERE, Position
-from revocation_sdk._view import View
 
 _SNAPSHOT_AGE_STEPS = 2_000
 _LARGE_ENTRIES = 20_000
@@ -146,7 +145,7 @@ class RealmHub:
 
     async def _make(self, index: int, history: RealmHistory) -> None:
         try:
-            self._snapshots[index] = await asyncio.to_thread(_take_snapshot, index, history.position, history.view)
+            self._snapshots[index] = await asyncio.to_thread(_take_snapshot, index, history.position, history)
         finally:
             del self._making[index]
 
@@ -180,7 +179,7 @@ class RealmHub:
         shared = self._shareable(index, history)
         if shared is not None:
             return shared
-        made = self._snapshots[index] = _take_snapshot(index, history.position, history.view)
+        made = self._snapshots[index] = _take_snapshot(index, history.position, history)
         return made, ()
 
     def _shareable(self, index: int, history: RealmHistory) -> tuple[_Snapshot, tuple[Step, ...]] | None:
@@ -317,9 +316,9 @@ def _encode_run(index: int, run: list[Step]) -> bytes:
     return stream.changes(Changes(index, run[0].previous, run[-1].position, tuple(step.rows for step in run)))
 
 
-def _take_snapshot(index: int, position: Position, view: View) -> _Snapshot:
+def _take_snapshot(index: int, position: Position, history: RealmHistory) -> _Snapshot:
     digest, count, messages = hashlib.sha256(), 0, []
-    for rows in view.chunks():
+    for rows in history.chunks():
         digest.update(rows)
         count += count_rows(rows)
         messages.append(stream.snapshot_chunk(SnapshotChunk(index, rows)))

@@ -161,8 +161,8 @@ class Keyring:
         """
         keys: dict[int, RealmKey] = {}
         for master in self._masters:
-            key = _derive(master.value, b"realm", realm.encode())
-            tag = int.from_bytes(hashlib.sha256(key).digest()[:2], "little")
+            key = _realm_key(master, realm)
+            tag = _tag(key)
             if tag in keys:
                 raise SecretInvalid(
                     f"the keys of realm {realm} under {master.kid} and an earlier secret have the same tag; "
@@ -170,6 +170,10 @@ class Keyring:
                 )
             keys[tag] = RealmKey(tag, key)
         return list(keys.values())
+
+    def realm_tags(self, realm: str) -> frozenset[int]:
+        """The tags of a realm's keys, also of a realm that is not served here."""
+        return frozenset(_tag(_realm_key(master, realm)) for master in self._masters)
 
     def session_key(self, kid: str, purpose: str) -> bytes:
         """The 32-byte key for `purpose` ("mac", "seal", ...) under master secret `kid`.
@@ -197,6 +201,14 @@ class Keyring:
         A master secret has 256 random bits, so a commitment cannot be searched backwards.
         """
         return {master.kid: _derive(master.value, b"commitment", master.kid.encode()).hex() for master in self._masters}
+
+
+def _realm_key(master: MasterSecret, realm: str) -> bytes:
+    return _derive(master.value, b"realm", realm.encode())
+
+
+def _tag(key: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(key).digest()[:2], "little")
 
 
 def _derive(master: bytes, *labels: bytes) -> bytes:

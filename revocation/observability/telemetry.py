@@ -207,12 +207,13 @@ def clean_text(text: str) -> str:
 
 _FAST_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 CANARY_FAILURES: Final = ("not_fresh", "refused_before", "not_revoked", "not_refused")
-PARTITION_STATES: Final = ("usable", "loading", "healing", "joining", "unreachable")
+PARTITION_STATES: Final = ("usable", "loading", "healing", "joining", "unreachable", "secret_missing")
 
 
 SCRAPED: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "verifiers": ("Verifiers that count, by state: fresh, stale, or left while still fresh.", ("realm", "state")),
     "verifier_lag_records": ("Records that the verifier furthest behind has not reported.", ("realm",)),
+    "keys_not_refused": ("Signing keys revoked under a master secret that this replica lacks.", ("realm",)),
     "queue_bytes": ("What waits to be sent to all subscribers.", ("realm",)),
     "queue_longest_bytes": ("What waits for the subscriber that reads slowest; its stream ends at 4 MiB.", ("realm",)),
     "commits_waiting": ("Operations that wait for a commit script.", ("partition",)),

@@ -8,11 +8,12 @@ a failover is no resync.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 
+from revocation_sdk._lattice import Kind, parse_groups
 from revocation_sdk._position import NOWHERE, Position
-from revocation_sdk._view import View
+from revocation_sdk._view import ANY_TAG, View
 
 RING_BYTES = 16 * 1024 * 1024
 RING_ITEMS = 200_000
@@ -47,11 +48,13 @@ class _Era:
 
 
 class RealmHistory:
-    """One realm in one partition."""
+    """One realm in one partition. `tags` are those of the realm's keys that this replica has."""
 
-    def __init__(self, position: Position = NOWHERE) -> None:
+    def __init__(self, position: Position = NOWHERE, tags: Container[int] = ANY_TAG) -> None:
         self.view = View()
         self.position = position
+        self._tags = tags
+        self._foreign_key_came = False
         self._steps: deque[Step] = deque()
         self._dropped = 0  # steps that have left the ring: the index of its first one
         self._bytes = 0
@@ -61,6 +64,34 @@ class RealmHistory:
     def remembered(self) -> int:
         """Steps from which a client can resume."""
         return len(self._steps)
+
+    @property
+    def lacks_key(self) -> bool:
+        """Whether it holds entries under a key that this replica does not have: no look-up would ever find them.
+
+        Revoked signing keys never expire, so those that were there before do not count (see `orphans`), but those that
+        come do: somebody uses the key.
+        """
+        foreign = self.view.counts(except_tags=self._tags)
+        return self._foreign_key_came or any(count for kind, count in foreign.items() if kind != Kind.KEY)
+
+    @property
+    def orphans(self) -> int:
+        """Revoked signing keys under a key that this replica does not have: not refused any more."""
+        return self.view.counts(except_tags=self._tags).get(Kind.KEY, 0)
+
+    def chunks(self) -> Iterator[bytes]:
+        """All entries that clients of this replica have the keys for."""
+        return self.view.chunks(self._tags)
+
+    def can_read(self, rows: bytes) -> bool:
+        """Whether clients of this replica have the keys for all of these rows; if not, they refuse them."""
+        return all(tag in self._tags for _, tag, _ in parse_groups(rows))
+
+    def note(self, rows: bytes) -> None:
+        """Takes notice of rows that came just now, or a short time ago."""
+        if any(kind == Kind.KEY and tag not in self._tags for kind, tag, _ in parse_groups(rows)):
+            self._foreign_key_came = True
 
     def append(self, rows: bytes) -> Step:
         """Applies the next record. Raises MalformedRows, and then nothing was changed."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Container
+from dataclasses import dataclass, field
 from enum import Enum
 
 from revocation.store import Closed, Registry
+from revocation_sdk._view import ANY_TAG
 
 
 class Step(Enum):
@@ -26,6 +28,20 @@ class Timing:
     settle_ms: int = 2_000
     detect_ms: int = 3_000
     strike_after_ms: int = 30_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaOptions:
+    """Intervals in seconds; `copies` is what the ack level asks of WAIT."""
+
+    member: str
+    heartbeat_s: float = 0.5
+    timing: Timing = field(default_factory=Timing)
+    log_retention_s: float = 900.0
+    longest_log: int = 1_000_000
+    copies: int = 0
+    tags: Callable[[str], Container[int]] = lambda _realm: ANY_TAG
+    """Of which keys of a realm this process has the secret, by their tags."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
 from revocation.replication.history import RealmHistory, Step
 from revocation.store import ZERO, Heads, LogEntry, Registry, opening_digest
 from revocation_sdk._position import ZERO_DIGEST, Position
+from revocation_sdk._view import ANY_TAG
 
 SUFFIX_ENTRIES = 20_000
 LEARNED_BYTES = 256 * 1024
+RECENT_MS = 900_000
+"""Whoever revoked a signing key so short a time before a replica was loaded may well do so again."""
 
 
 class Diverged(Exception):
@@ -54,9 +57,10 @@ class Suffix:
 
 
 class Partition:
-    """The state of one partition in one replica."""
+    """The state of one partition in one replica. `tags` says of a realm which keys the replica has."""
 
-    def __init__(self) -> None:
+    def __init__(self, tags: Callable[[str], Container[int]] = lambda _realm: ANY_TAG) -> None:
+        self._tags = tags
         self.log_id = ""
         self.seq = 0
         self.digest = ZERO
@@ -75,8 +79,25 @@ class Partition:
         """The realm's history; an unknown realm starts at the beginning of this partition's."""
         history = self.realms.get(name)
         if history is None:
-            history = self.realms[name] = RealmHistory(self._position(0, ZERO_DIGEST))
+            history = self.realms[name] = RealmHistory(self._position(0, ZERO_DIGEST), self._tags(name))
         return history
+
+    def lacks_key(self, now: float, realms: Iterable[str] | None = None) -> bool:
+        """Whether some of these realms (None: any) holds live entries under a key that this replica does not have.
+
+        Costs a pass over a view in which something is amiss: there, what expired at or before `now` is dropped.
+        """
+        names = self.realms if realms is None else realms
+        lacking = [history for history in map(self.realm, tuple(names)) if history.lacks_key]
+        for history in lacking:
+            history.view.drop_expired(now)
+        return any(history.lacks_key for history in lacking)
+
+    def forget_past(self) -> list[Applied]:
+        """Empties the rings: what they hold cannot be read by clients that have this replica's keys."""
+        for history in self.realms.values():
+            history.restart(history.position)
+        return [Applied(name, None) for name in self.realms]
 
     def apply(self, entry: LogEntry) -> Applied:
         """Applies the next record of the log. Raises Diverged if it is not the next one of this past."""
@@ -90,6 +111,7 @@ class Partition:
         if (entry.realm_seq, entry.realm_digest) != (expected.seq, expected.digest.hex()):
             raise Diverged("realm chain")
         step = history.append(entry.rows)
+        history.note(entry.rows)
         self._recent.append(_Known(entry, self.digest, before.digest))
         self.seq, self.digest = entry.seq, entry.digest
         if self._carried:
@@ -175,7 +197,7 @@ class Partition:
         for name in sorted({*self.realms, *heads.realms}):
             seq, digest = heads.realms.get(name, (0, ZERO))
             position = self._position(seq, bytes.fromhex(digest))
-            history = self.realms.setdefault(name, RealmHistory(position))
+            history = self.realms.setdefault(name, RealmHistory(position, self._tags(name)))
             rows = learned.get(name, b"")
             if history.position == position and not rows:
                 continue
@@ -183,6 +205,7 @@ class Partition:
                 history.restart(position)
                 applied.append(Applied(name, None))
             else:
+                history.note(rows)
                 applied.append(Applied(name, history.mark(position, rows)))
         return applied
 
@@ -194,7 +217,11 @@ class Partition:
 
         Only records that lead without a gap to where the partition stands are of use.
         """
-        retained = _continuous(list(entries), registry)
+        entries = list(entries)
+        for entry in entries:
+            if entry.at_ms > registry.now_ms - RECENT_MS:
+                self.realm(entry.realm).note(entry.rows)
+        retained = _continuous(entries, registry)
         if not retained or _after(retained[-1], registry) != self.digest:
             return
         realm_digests: dict[str, bytes] = {}
@@ -212,7 +239,9 @@ class Partition:
     def _refill(self, history: RealmHistory, entries: list[LogEntry], registry: Registry) -> None:
         """The ring of one realm: records up to the base belong to the history before this one."""
         current, before = bytes.fromhex(registry.log_id), bytes.fromhex(registry.previous)
-        first, *rest = entries
+        # Who comes from before what cannot be read gets a snapshot without it.
+        unreadable = [place for place, entry in enumerate(entries) if not history.can_read(entry.rows)]
+        first, *rest = entries[unreadable[-1] if unreadable else 0 :]
         era = before if first.seq <= registry.base and before else current
         history.restart(Position(era, first.realm_seq, bytes.fromhex(first.realm_digest)))
         for entry in rest:

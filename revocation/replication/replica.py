@@ -11,17 +11,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import structlog
 
 from revocation.clock import Clock, system_clock
 from revocation.replication import healing
-from revocation.replication.membership import Step, Timing, may_vouch, next_step, strikes, waiting_for
+from revocation.replication.membership import ReplicaOptions, Step, may_vouch, next_step, strikes, waiting_for
 from revocation.replication.partition import Applied, Diverged, Partition
 from revocation.replication.retention import Retention
+from revocation.replication.waiting import Waiters
 from revocation.store import (
     HOLD_MS,
     LOADING,
@@ -41,6 +40,8 @@ READ_COUNT = 512
 READ_BLOCK_MS = 1_000
 _RETRY_S = 0.1
 _CATCH_UP_S = 1.0
+SECRET_MISSING = "secret_missing"  # the state in which the view holds what this replica has no key for
+LACKING = "this replica lacks a master secret that is in use; another one may have it"
 
 
 class NotReady(Exception):
@@ -59,18 +60,6 @@ class Superseded(Exception):
     """A newer process runs under this member id: this one must stop."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReplicaOptions:
-    """Intervals in seconds; `copies` is what the ack level asks of WAIT."""
-
-    member: str
-    heartbeat_s: float = 0.5
-    timing: Timing = field(default_factory=Timing)
-    log_retention_s: float = 900.0
-    longest_log: int = 1_000_000
-    copies: int = 0
-
-
 class Replica:
     """One partition in one service process."""
 
@@ -85,14 +74,13 @@ class Replica:
     ) -> None:
         self.index = index
         self.clock = clock or system_clock()
-        self.partition = Partition()
+        self.partition = Partition(options.tags)
         self.registry = Registry(Closed.REOPEN)
         self.state = "starting"
         self.healing = False
         self.heard: float | None = None
         """When the store answered last, by the monotonic clock."""
-        self._store = store
-        self._options = options
+        self._store, self._options = store, options
         self._on_applied = on_applied
         self._on_confirmed = on_confirmed
         self._incarnation: int | None = None
@@ -106,7 +94,8 @@ class Replica:
         self._following = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._kick = asyncio.Event()
-        self._waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._waiters = Waiters()
+        self._unreadable = False  # whether the view holds something that this replica lacks the key for
         self._retention = Retention(options.log_retention_s, options.longest_log)
         self._usable = asyncio.Event()
         self._store_offset = 0.0
@@ -131,14 +120,11 @@ class Replica:
             raise NotReady(self.state) from None
 
     async def applied(self, log_id: str, seq: int) -> None:
-        """Waits until the own view holds the log up to `seq` of this history. Raises Fenced if it changes."""
-        if self.healing or self.partition.log_id != log_id:
+        """Waits until the own view holds the log up to `seq` of this history. Raises Fenced if that changes."""
+        if self.healing or self._unreadable or self.partition.log_id != log_id:
             raise Fenced
-        if self.partition.seq >= seq:
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters.append((seq, future))
-        await future
+        if self.partition.seq < seq:
+            await self._waiters.wait(seq)
 
     def waiting_for(self) -> list[str]:
         """The members that the history waits for."""
@@ -253,7 +239,10 @@ class Replica:
         for strike in strikes(registry, self._options.member, self._options.timing):
             await self._strike(registry, strike.member, strike.forced)
         if may_vouch(registry, self._options.member):
-            self._now_usable()
+            if self._readable():
+                self._now_usable()
+            else:
+                self._not_usable(SECRET_MISSING)
             return self._options.heartbeat_s
         waited = waiting_for(registry)
         self._not_usable("healing" if waited or not registry.settled else "joining")
@@ -328,8 +317,9 @@ class Replica:
         try:
             async with self._heartbeats():
                 plan = await healing.prepare(
-                    self.index, self._store, self.partition, registry, self._reload, self._deliver
-                )
+                    self.index, self._store, self.partition, registry, self._reload,
+                    lambda applied: self._on_applied(self.index, applied),
+                )  # fmt: skip
             incarnation = await self._confirm(registry)
         except healing.Moved:
             return _RETRY_S  # also if the store has no room for what it lacks: no use in asking all the time
@@ -341,6 +331,7 @@ class Replica:
         self._incarnation, self._read_version, self._reload, self._forked = incarnation, 0, False, False
         self._known |= set(registry.members)
         self._on_applied(self.index, plan.adopt())
+        self._readable()
         self._retention.back_to(self.partition.seq)
         self.healing = False
         try:
@@ -418,14 +409,21 @@ class Replica:
     def _begin_healing(self, state: str) -> None:
         self.healing = True
         self._not_usable(state)
-        while self._waiters:
-            _, future = self._waiters.popleft()
-            if not future.done():
-                future.set_exception(Fenced())
+        self._waiters.fail(Fenced())
 
     def _not_usable(self, state: str) -> None:
         self.state = state
         self._usable.clear()
+
+    def _readable(self) -> bool:
+        """Looks whether this replica has the keys to all that it holds now."""
+        before, self._unreadable = self._unreadable, self._lacks_key()
+        if before and not self._unreadable:  # it has expired
+            self._on_applied(self.index, self.partition.forget_past())
+        return not self._unreadable
+
+    def _lacks_key(self, realms: Iterable[str] | None = None) -> bool:
+        return self.partition.lacks_key(min(self.clock.wall_ms(), self.store_ms()) / 1000, realms)
 
     def _now_usable(self) -> None:
         if self.state != "usable":
@@ -478,9 +476,6 @@ class Replica:
         self._begin_healing("loading")
         self.doubt()
 
-    def _deliver(self, applied: list[Applied]) -> None:
-        self._on_applied(self.index, applied)
-
     def _apply(self, entries: list[LogEntry]) -> None:
         applied = []
         try:
@@ -489,12 +484,16 @@ class Replica:
         finally:
             if applied:
                 self._on_applied(self.index, applied)
-                self._note(entries[len(applied) - 1])
+                last = entries[len(applied) - 1]
+                self._retention.note(last.at_ms, last.seq)
+                if self._lacks_key({item.realm for item in applied}):
+                    self._lose_sight()
+                self._waiters.reached(self.partition.seq)
 
-    def _note(self, last: LogEntry) -> None:
-        self._retention.note(last.at_ms, last.seq)
-        still = deque(waiter for waiter in self._waiters if waiter[0] > self.partition.seq)
-        for seq, future in self._waiters:
-            if seq <= self.partition.seq and not future.done():
-                future.set_result(None)
-        self._waiters = still
+    def _lose_sight(self) -> None:
+        """Something came that nobody here could find again: from now on this replica answers for nothing (I1)."""
+        self._unreadable = True
+        if self.state == "usable":
+            self._not_usable(SECRET_MISSING)
+        self._waiters.fail(Fenced())
+        self.doubt()

@@ -192,6 +192,8 @@ class RevocationServicer:
             store=self._node.store_name,
             ack=_ACKS[self._node.ack.level],
             canary=_canary(self._node.canary),
+            missing_secrets=self._node.lacking.kids,
+            keys_not_refused=sum(history.orphans for history in hub.histories),
         )
 
 

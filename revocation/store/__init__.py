@@ -77,6 +77,8 @@ class Denials:
     kind: int
     key_tag: int
     rows: bytes
+    if_session: bool = False
+    """One row, which is a session's: left out if the store has no live record of this name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,8 +322,11 @@ class Store(Protocol):
     async def read_log(self, partition: int, after: int, count: int, block_ms: int) -> list[LogEntry]:
         """Records behind `after`, in order, at most `count`; waits for the first at most `block_ms` (0: not at all)."""
 
-    async def agree_on_secret(self, commitments: dict[str, str]) -> None:
-        """Writes down a commitment to each key id, or compares. Raises StoreRefused if they differ."""
+    async def agree_on_secret(self, commitments: dict[str, str]) -> tuple[str, ...]:
+        """Writes down a commitment to each key id, or compares; the other key ids that were ever written down.
+
+        Raises StoreRefused if they differ.
+        """
 
 
 def segment_of(kind: int, key_tag: int, expires_at: int) -> tuple[str, str]:

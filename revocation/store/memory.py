@@ -37,7 +37,7 @@ from revocation.store import (
 from revocation.store.memory_audit import MemoryAudit
 from revocation.store.memory_data import Data
 from revocation.store.memory_mailbox import MemoryMailbox
-from revocation.store.memory_sessions import MemorySessions
+from revocation.store.memory_sessions import MemorySessions, SessionData
 from revocation.store.segments import split, split_all
 from revocation_sdk._audit import AuditPoint
 from revocation_sdk._lattice import CUTOFF, Group, join_groups
@@ -151,7 +151,7 @@ class MemoryStore(MemorySessions, MemoryAudit, MemoryMailbox):
         for realm in dict.fromkeys(op.realm for op in ops):
             rows, texts = b"", []
             for op in (op for op in ops if op.realm == realm):
-                for name, due, group in _parts(op, version, now):
+                for name, due, group in _parts(data.sessions, op, version, now):
                     data.keep(realm, name, due, group.rows, now)
                     rows += join_groups([group])
                 until = max((now // 1000 + g.horizon_s + 1 for g in op.groups if isinstance(g, Cutoffs)), default=0)
@@ -355,12 +355,13 @@ class MemoryStore(MemorySessions, MemoryAudit, MemoryMailbox):
         except TimeoutError:
             return []
 
-    async def agree_on_secret(self, commitments: dict[str, str]) -> None:
+    async def agree_on_secret(self, commitments: dict[str, str]) -> tuple[str, ...]:
         """Writes down a commitment to each key id, or compares."""
         self._enter(0)
         for kid, commitment in commitments.items():
             if self.secrets.setdefault(kid, commitment) != commitment:
                 raise StoreRefused(f"the store was made with another master secret under the key id {kid!r}")
+        return tuple(sorted(self.secrets.keys() - commitments.keys()))
 
     # -- what all scripts share (lua/partition.lua) -------------------------------------------------------------
 
@@ -391,11 +392,13 @@ class MemoryStore(MemorySessions, MemoryAudit, MemoryMailbox):
         return self.replicas if durability.replicas else int(durability.fsync)
 
 
-def _parts(op: Op, version: int, now: int) -> list[tuple[str, str, Group]]:
+def _parts(sessions: SessionData, op: Op, version: int, now: int) -> list[tuple[str, str, Group]]:
     """The rows of an operation by segment: (name, due, group)."""
     parts = []
     for group in op.groups:
         if isinstance(group, Denials):
+            if group.if_session and not sessions.lives(op.realm, group.key_tag, group.rows):
+                continue
             for name, due, rows in split(group.kind, group.key_tag, group.rows):
                 parts.append((name, due, Group(group.kind, group.key_tag, rows)))
             continue

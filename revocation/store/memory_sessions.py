@@ -60,6 +60,11 @@ class SessionData:
             if record is not None and not record.sealed.ended:
                 record.sealed, record.due_ms = Sealed(ended=why), due_s * 1000
 
+    def lives(self, realm: str, key_tag: int, row: bytes) -> bool:
+        """Whether there is a record of this name that has not been ended."""
+        record = self.records.get((realm, record_name(key_tag, row[:8])))
+        return record is not None and not record.sealed.ended
+
     def expire(self, now: int) -> None:
         """What is over is gone."""
         self.records = {name: record for name, record in self.records.items() if record.due_ms >= now}

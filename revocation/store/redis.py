@@ -274,7 +274,7 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
         reply = await self._call(client.xread({key: f"{after}-0"}, count, min(block_ms, _LONGEST_WAIT_MS) or None))
         return [_log_entry(record_id, fields) for _, records in reply or () for record_id, fields in records]
 
-    async def agree_on_secret(self, commitments: dict[str, str]) -> None:
+    async def agree_on_secret(self, commitments: dict[str, str]) -> tuple[str, ...]:
         key = self._key(0, "secrets")
         client = await self._serving(key)
         for kid, commitment in commitments.items():
@@ -285,6 +285,8 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
                     f"the store was made with another master secret under the key id {kid!r}; give this replica the "
                     "same REVOCATION_SECRET as the others"
                 )
+        written = await self._call(client.hkeys(key))
+        return tuple(sorted({kid.decode() for kid in written} - commitments.keys()))
 
     async def shared_secret(self, candidate: str) -> str:
         """The master secret that replicas without a configured one share: the first candidate wins."""
@@ -421,7 +423,7 @@ def _op_arguments(op: Op) -> list[Any]:
     for group in op.groups:
         if isinstance(group, Denials):
             for name, due, rows in split(group.kind, group.key_tag, group.rows):
-                groups += ["d", int(group.kind), group.key_tag, name, due, rows]
+                groups += ["s" if group.if_session else "d", int(group.kind), group.key_tag, name, due, rows]
                 count += 1
         else:
             groups += ["c", int(group.kind), group.key_tag, group.horizon_s, SLOT_S, group.fingerprints]

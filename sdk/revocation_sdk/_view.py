@@ -10,7 +10,7 @@ join of the contract: what a view has learned it loses only by expiry.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from itertools import compress
 from operator import itemgetter
 from struct import Struct
@@ -33,6 +33,7 @@ from revocation_sdk._yield import give_way
 
 _cutoff = tuple.__new__  # what Cutoff() does, three times as fast
 _EXPIRES_AT = itemgetter(0)  # of a Cutoff
+ANY_TAG = range(1 << 16)
 _LARGE = 1 << 20  # bytes of rows
 _BULKY = 1 << 16
 
@@ -255,17 +256,18 @@ class View:
         if before >= _LARGE // DENIAL.size and len(self) != before:
             give_back()
 
-    def chunks(self) -> Iterator[bytes]:
-        """All entries as rows, in chunks of about 128 KiB, each parseable by itself. Changes nothing."""
+    def chunks(self, tags: Container[int] = ANY_TAG) -> Iterator[bytes]:
+        """All entries, or those under keys with these tags, in chunks of about 128 KiB, each parseable by itself."""
         for (kind, key_tag), table in sorted(self._tables.items()):
-            for rows in table.chunks():
+            for rows in table.chunks() if key_tag in tags else ():
                 yield join_groups([Group(kind, key_tag, rows)])
 
-    def counts(self) -> dict[int, int]:
-        """Number of entries by kind."""
+    def counts(self, except_tags: Container[int] = ()) -> dict[int, int]:
+        """Number of entries by kind; without those under keys with these tags."""
         counts: dict[int, int] = {}
-        for (kind, _), table in tuple(self._tables.items()):
-            counts[kind] = counts.get(kind, 0) + len(table)
+        for (kind, key_tag), table in tuple(self._tables.items()):
+            if key_tag not in except_tags:
+                counts[kind] = counts.get(kind, 0) + len(table)
         return counts
 
     def __len__(self) -> int:

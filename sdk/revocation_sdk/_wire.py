@@ -253,6 +253,8 @@ def status(response: revocation_pb2.GetStatusResponse) -> ServiceStatus:
         store=response.store,
         ack=_ACKS.get(response.ack, "unknown"),
         canary=_canary(response.canary) if response.HasField("canary") else None,
+        missing_secrets=tuple(response.missing_secrets),
+        keys_not_refused=response.keys_not_refused,
     )
 
 

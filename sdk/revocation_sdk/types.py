@@ -226,7 +226,7 @@ class PartitionStatus:
 
     position: str
     state: str
-    """"usable", "loading", "healing", "joining" or "unreachable"."""
+    """"usable", "loading", "healing", "joining", "unreachable" or "secret_missing"."""
     waiting_for: tuple[str, ...]
     """The members that its history waits for."""
 
@@ -257,6 +257,10 @@ class ServiceStatus:
     ack: str
     canary: Canary | None = None
     """None: it is off, or has not measured yet."""
+    missing_secrets: tuple[str, ...] = ()
+    """Key ids of master secrets that were in use at the store and that the replica lacks; only while that matters."""
+    keys_not_refused: int = 0
+    """Signing keys of the realm that were revoked under such a secret: not refused any more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,9 @@ from revocation.fanout.landing import Verifier
 from revocation.gauges import gauges
 from revocation.observability.measured import measured
 from revocation.observability.telemetry import SCRAPED, Metrics
+from revocation.replication.membership import ReplicaOptions
 from revocation.replication.partition import Partition
-from revocation.replication.replica import Replica, ReplicaOptions
+from revocation.replication.replica import Replica
 from revocation.store import StoreUnavailable
 from revocation.store.memory import MemoryStore
 from revocation_sdk._lattice import Kind

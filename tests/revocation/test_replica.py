@@ -13,9 +13,9 @@ from typing import Any, cast
 import pytest
 
 from revocation.replication.barrier import Barrier
-from revocation.replication.membership import Timing
+from revocation.replication.membership import ReplicaOptions, Timing
 from revocation.replication.partition import Applied
-from revocation.replication.replica import Replica, ReplicaOptions
+from revocation.replication.replica import Replica
 from revocation.store import Closed, Cutoffs, Denials, Durability, LogEntry, Op, StoreUnavailable
 from revocation.store.memory import MemoryStore
 from revocation_sdk._lattice import DENIAL, FIRST_CUTOFF_KIND, Kind

@@ -12,8 +12,9 @@ from revocation.commit import Committer
 from revocation.fanout.hub import Busy, Hub, Subscriber
 from revocation.realms import RealmSettings
 from revocation.replication.barrier import Barrier
+from revocation.replication.membership import ReplicaOptions
 from revocation.replication.partition import Applied
-from revocation.replication.replica import NotReady, Replica, ReplicaOptions, Superseded
+from revocation.replication.replica import NotReady, Replica, Superseded
 from revocation.rpc import stream as wire
 from revocation.service import Realm, Revocations
 from revocation.store import Durability, StoreUnavailable

@@ -259,5 +259,5 @@ class SimStore:
         await self._return(node, "slow_reads")
         return found
 
-    async def agree_on_secret(self, commitments: dict[str, str]) -> None:
-        await self._run(lambda m: m.agree_on_secret(commitments))
+    async def agree_on_secret(self, commitments: dict[str, str]) -> tuple[str, ...]:
+        return await self._run(lambda m: m.agree_on_secret(commitments))

@@ -13,8 +13,7 @@ from typing import Any
 
 from revocation.errors import ServiceError
 from revocation.model import Operation, Receipt, Target
-from revocation.replication.membership import Timing
-from revocation.replication.replica import ReplicaOptions
+from revocation.replication.membership import ReplicaOptions, Timing
 from revocation_sdk._lattice import Group, Kind, join_groups
 from revocation_sdk._view import View
 from tests.sim.cluster import EPOCH_MS, Cluster, Node

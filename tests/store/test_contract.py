@@ -795,8 +795,9 @@ async def test_opening_by_a_clock_that_is_ahead_does_not_lock_the_store(world: W
 
 
 async def test_a_store_keeps_to_one_secret(world: World) -> None:
-    await world.store.agree_on_secret({"k1": "c1", "k2": "c2"})
-    await world.store.agree_on_secret({"k2": "c2", "k3": "c3"})
+    assert await world.store.agree_on_secret({"k1": "c1", "k2": "c2"}) == ()
+    assert await world.store.agree_on_secret({"k2": "c2", "k3": "c3"}) == ("k1",)
+    assert await world.store.agree_on_secret({"k1": "c1"}) == ("k2", "k3")
     with pytest.raises(StoreRefused, match="another master secret") as refused:
         await world.store.agree_on_secret({"k3": "c4"})
     assert "c3" not in str(refused.value)

@@ -4,6 +4,7 @@
 --         number of ops, then for each op:
 --         realm, op key, digest of the request, number of groups, then for each group:
 --           'd', kind, tag, segment, due, rows              denials, one segment
+--           's', the same                                   one session's, left out if it has no live record
 --           'c', kind, tag, horizon s, slot s, fingerprints cutoffs: version, time and expiry are drawn here
 --       and last, for each realm whose changes are audited: realm, what the service sealed
 -- Reply {'ok', now, seq, then for each op: {state, version, at, expires, seq, realm seq, realm digest}, then for each
@@ -26,8 +27,9 @@ local version = math.max(tonumber(m.clock or '0') + 1, now, tonumber(ARGV[8]) + 
 local drawn, bodies, order, kept, replies, again, fresh = false, {}, {}, {}, {}, {}, {}
 local news, audited = {}, {}  -- for each realm: which of its operations are new
 
-local function read_denials(realm)
+local function read_denials(realm, if_session)
   local kind, tag, segment, due, rows = tonumber(take()), tonumber(take()), take(), take(), take()
+  if if_session and not is_session(realm, tag, rows) then return '', 0 end
   kept[#kept + 1] = {realm, segment, due, rows}
   return header(kind, tag, #rows / 12) .. rows, 0
 end
@@ -47,7 +49,8 @@ for _ = 1, tonumber(ARGV[9]) do
   local known, first, body, expires = redis.call('GET', prefix .. 'op:' .. key), #kept + 1, {}, 0
   for _ = 1, tonumber(take()) do
     local packed, until_s
-    if take() == 'd' then packed, until_s = read_denials(realm) else packed, until_s = read_cutoffs(realm) end
+    local how = take()
+    if how == 'c' then packed, until_s = read_cutoffs(realm) else packed, until_s = read_denials(realm, how == 's') end
     body[#body + 1], expires = packed, math.max(expires, until_s)
   end
   local twin = fresh[key]

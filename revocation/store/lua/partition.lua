@@ -134,10 +134,15 @@ end
 
 -- Rows of sessions end the records, whichever path they come by, a healing too. What stays says why, as long as the
 -- rows live: a refresh in flight finds another record than it read, and a later one is told.
+local function is_session(realm, tag, row)
+  local record = session_record(realm, tag .. ':' .. hex(string.sub(row, 1, 8)))
+  return redis.call('GETRANGE', record, 0, 0) == 'S' and record
+end
+
 local function end_sessions(realm, tag, due, rows, why)
   for i = 1, #rows, 12 do
-    local record = session_record(realm, tag .. ':' .. hex(string.sub(rows, i, i + 7)))
-    if redis.call('GETRANGE', record, 0, 0) == 'S' then
+    local record = is_session(realm, tag, string.sub(rows, i, i + 7))
+    if record then
       if due == 'never' then redis.call('DEL', record) else
         redis.call('SET', record, 'E' .. why, 'PXAT', due * 1000)
       end

@@ -1151,7 +1151,7 @@ class GetStatusResponse(google.protobuf.message.Message):
         STATE_FIELD_NUMBER: builtins.int
         WAITING_FOR_FIELD_NUMBER: builtins.int
         state: builtins.str
-        """"usable", "loading", "healing", "joining", "unreachable" """
+        """"usable", "loading", "healing", "joining", "unreachable", "secret_missing" """
         @property
         def position(self) -> Global___Position: ...
         @property
@@ -1178,6 +1178,8 @@ class GetStatusResponse(google.protobuf.message.Message):
     STORE_FIELD_NUMBER: builtins.int
     ACK_FIELD_NUMBER: builtins.int
     CANARY_FIELD_NUMBER: builtins.int
+    MISSING_SECRETS_FIELD_NUMBER: builtins.int
+    KEYS_NOT_REFUSED_FIELD_NUMBER: builtins.int
     replica: builtins.str
     version: builtins.str
     entries: builtins.int
@@ -1188,11 +1190,17 @@ class GetStatusResponse(google.protobuf.message.Message):
     store: builtins.str
     """"valkey 9.1.2" """
     ack: Global___AckLevel.ValueType
+    keys_not_refused: builtins.int
+    """of the realm; revoked under such a master secret"""
     @property
     def partitions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___GetStatusResponse.Partition]: ...
     @property
     def canary(self) -> Global___Canary:
-        """Absent: it is off, or has not measured yet."""
+        """absent: it is off, or has not measured yet"""
+
+    @property
+    def missing_secrets(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """key ids that the store knows and this replica lacks, while that matters"""
 
     def __init__(
         self,
@@ -1207,9 +1215,11 @@ class GetStatusResponse(google.protobuf.message.Message):
         store: builtins.str = ...,
         ack: Global___AckLevel.ValueType = ...,
         canary: Global___Canary | None = ...,
+        missing_secrets: collections.abc.Iterable[builtins.str] | None = ...,
+        keys_not_refused: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_canary", b"_canary", "canary", b"canary"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_canary", b"_canary", "ack", b"ack", "canary", b"canary", "clock_skew_ms", b"clock_skew_ms", "entries", b"entries", "partitions", b"partitions", "replica", b"replica", "store", b"store", "store_ms", b"store_ms", "subscribers", b"subscribers", "version", b"version"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_canary", b"_canary", "ack", b"ack", "canary", b"canary", "clock_skew_ms", b"clock_skew_ms", "entries", b"entries", "keys_not_refused", b"keys_not_refused", "missing_secrets", b"missing_secrets", "partitions", b"partitions", "replica", b"replica", "store", b"store", "store_ms", b"store_ms", "subscribers", b"subscribers", "version", b"version"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_canary", b"_canary"]) -> typing.Literal["canary"] | None: ...
 
 Global___GetStatusResponse: typing_extensions.TypeAlias = GetStatusResponse
