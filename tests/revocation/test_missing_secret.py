@@ -70,7 +70,7 @@ async def test_a_replica_that_lacks_a_secret_in_use_answers_for_nothing(redis_ur
         assert "secret_missing" in reason
         assert "k9" in reason
         assert other.ready
-        verdict, _ = await other.service.check(REALM, FACTS, (), asyncio.get_running_loop().time() + 5)
+        verdict, *_ = await other.service.check(REALM, FACTS, (), asyncio.get_running_loop().time() + 5)
         assert (verdict is not None) == (kind is not Kind.KEY)
 
 
