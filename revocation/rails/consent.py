@@ -59,10 +59,12 @@ class Rails:
             return  # a retry, which is answered as the first time
         found = await self._sessions.impact(operation.realm, target, deadline, quick=True)
         seen = consent.confirm or 0
-        # Who has seen 1,000 has agreed to 1,100: people log in while one reads.
-        if found.sessions > max(most, seen + seen // 10):
+        # Who has seen 1,000 has agreed to 1,100: people log in while one reads. What could not be counted may be more.
+        unseen = not found.finished and consent.confirm is None
+        if unseen or found.sessions > max(most, seen + seen // 10):
+            counted = "" if found.finished else "; counting did not finish in time"
             raise Guarded(
-                f"this would end {in_words(found)}; more than {most} need a confirmation",
+                f"this would end {in_words(found)}{counted}; more than {most} need a confirmation",
                 reason="CONFIRMATION_REQUIRED",
                 metadata={"sessions": str(found.sessions)},
             )

@@ -14,6 +14,7 @@ from revocation.errors import InvalidField, SessionOver
 from revocation.replication.barrier import Barrier
 from revocation.replication.replica import NotReady, Replica
 from revocation.service import Realm, Revocations
+from revocation.session.dry_runs import DryRuns
 from revocation.session.gate import SessionGate, Turnstile
 from revocation.session.handles import handle_text
 from revocation.session.keys import Name, NotOurs, SessionKeys
@@ -125,7 +126,9 @@ class SessionDesk:
         self._keys = keys
         self._count = count
         self._store = store
-        self._counting = asyncio.Semaphore(1)
+        self._dry_runs = DryRuns()
+        self._guards = {realm: asyncio.Semaphore(1) for realm in keys}
+        """A guard counts beside dry runs, and beside the guards of other realms."""
         self._issuers: dict[str, set[str | None]] = {}
         """Of sessions that passed by here, by realm: who revokes a subject whichever its issuer means all of them."""
         self._auditor = auditor

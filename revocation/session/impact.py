@@ -2,8 +2,7 @@
 
 A cutoff ends sessions without going through them, so that only counting has to. It goes through the indexes in small
 scripts, opens every record, and asks the same question as a refresh would: does this session live, and would the
-revocation end it? After COUNT_S, or a little before the caller's
-deadline, it stops, and says "at least".
+revocation end it? After COUNT_S, or a little before the caller's deadline, it stops, and says "at least".
 """
 
 from __future__ import annotations
@@ -36,12 +35,17 @@ _ENTRIES_AT_ONCE = 250
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """What would end. Not `exact`: at least so many, or with `at_most` at most so many."""
+    """What would end. Not `exact`: at least so many, or with `at_most` at most so many.
+
+    `finished`: not stopped by the time. So is also the count of a subject whose issuer nobody named, under those that
+    this replica has met; there it says "at least" all the same.
+    """
 
     sessions: int
     subjects: int
     exact: bool
     at_most: bool = False
+    finished: bool = True
 
 
 @dataclass(slots=True)
@@ -50,7 +54,8 @@ class _Count:
     clients: bytes = b""
     sessions: int = 0
     subjects: set[tuple[str | None, str]] = field(default_factory=set)
-    complete: bool = False
+    finished: bool = False
+    everywhere: bool = True
 
 
 class SessionCounts(SessionDesk):
@@ -59,20 +64,21 @@ class SessionCounts(SessionDesk):
     async def impact(self, realm_name: str, target: Target, deadline: float, *, quick: bool = False) -> Impact:
         """What revoking `target` would end now. Raises InvalidField, Unavailable.
 
-        `quick`, for the guard: a subject costs one look and no search. Named without an issuer it is looked for under
-        those issuers that this replica has met; so there are at least so many.
+        `quick`, for the guard, which waits for nobody's dry run: a subject costs one look. Named without an issuer it
+        is looked for under those that this replica has met, if it has met any; so there are at least so many.
         """
         if target.kind not in COUNTED:
             raise InvalidField("dry_run", "is for a subject, a client, a key or the whole realm")
-        count, most_s = self._begin(realm_name, target), GUARD_COUNT_S if quick else COUNT_S
+        count = self._begin(realm_name, target)
         async with until(deadline, Call()):
             await self._revocations.prove(deadline)
-            if target.kind is Kind.SUBJECT and (quick or target.issuer is not None):
-                await self._within(most_s, deadline, self._count_subject(realm_name, target, count))
+            if quick:
+                await self._within(GUARD_COUNT_S, deadline, self._count_quickly(realm_name, target, count))
+            elif target.kind is Kind.SUBJECT and target.issuer is not None:
+                await self._within(COUNT_S, deadline, self._count_subject(realm_name, target, count))
             else:
-                # One at a time goes through a whole store: it costs as much as all that the service does else.
-                async with self._counting:
-                    await self._within(most_s, deadline, self._count_all(realm_name, target, count))
+                async with self._dry_runs.turn(realm_name):
+                    await self._within(COUNT_S, deadline, self._count_all(realm_name, target, count))
         return _impact(target, count)
 
     async def ran_before(self, realm_name: str, partition: int, op: str, deadline: float) -> bool:
@@ -99,6 +105,13 @@ class SessionCounts(SessionDesk):
             async with asyncio.timeout_at(min(now + most_s, now + 0.9 * (deadline - now))):
                 await counting
 
+    async def _count_quickly(self, realm_name: str, target: Target, count: _Count) -> None:
+        if target.kind is Kind.SUBJECT and self._issuers_met(realm_name, target.issuer) != [None]:
+            await self._count_subject(realm_name, target, count)
+        else:
+            async with self._guards[realm_name]:
+                await self._count_all(realm_name, target, count)
+
     async def _count_all(self, realm_name: str, target: Target, count: _Count) -> None:
         if target.kind is Kind.SUBJECT:
             places = self._places_of_subject(realm_name, target.value)
@@ -107,14 +120,14 @@ class SessionCounts(SessionDesk):
             places = [Place(realm, self._keys[realm_name], index) for index in range(len(self._replicas))]
         for place in places:
             await self._count_place(place, count)
-        count.complete = True
+        count.finished = True
 
     async def _count_subject(self, realm_name: str, target: Target, count: _Count) -> None:
         issuers = self._issuers_met(realm_name, target.issuer)
         for place in self._places_of_subject(realm_name, target.value):
             names = [name for issuer in issuers for name in place.keys.indexes(issuer, target.value)]
             await self._count_indexes(place, names, count)
-        count.complete = target.issuer is not None
+        count.finished, count.everywhere = True, target.issuer is not None
 
     async def _count_place(self, place: Place, count: _Count) -> None:
         cursor, seen = 0, set[str]()
@@ -168,6 +181,7 @@ def _of(issuer: str | None, session: Session) -> bool:
 
 
 def _impact(target: Target, count: _Count) -> Impact:
+    sessions, subjects, finished = count.sessions, len(count.subjects), count.finished
     if target.kind is Kind.KEY:
-        return Impact(count.sessions, len(count.subjects), exact=False, at_most=count.complete)
-    return Impact(count.sessions, len(count.subjects), exact=count.complete)
+        return Impact(sessions, subjects, exact=False, at_most=finished, finished=finished)
+    return Impact(sessions, subjects, exact=finished and count.everywhere, finished=finished)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,12 @@ from typing import Any
 import pytest
 
 from revocation.callers.roles import Caller as Identity
-from revocation.errors import Guarded, InvalidField
+from revocation.errors import Guarded, InvalidField, Overloaded
 from revocation.model import Operation, Target, request_digest
 from revocation.rails.consent import Consent, in_words
 from revocation.session import impact as counting
-from revocation.session.impact import Impact
+from revocation.session.desk import Place
+from revocation.session.impact import Impact, SessionCounts
 from revocation_sdk._lattice import Kind
 from tests.revocation.session_nodes import ISSUER, Caller, Nodes, new_op_id, running
 
@@ -145,6 +147,69 @@ async def test_below_the_number_and_for_single_sessions_nothing_is_asked(nodes: 
     await who.open("alice", "web", issuer=OTHER)
     refused = await guarded(admit(who, Kind.SUBJECT, "alice", None))
     assert refused.metadata == {"sessions": "6"}, "whichever issuer, among those that this replica has met"
+
+
+async def test_a_replica_that_has_met_nobody_looks_for_the_subject(nodes: Nodes) -> None:
+    """As after a restart: who revokes a subject without naming its issuer means all of them."""
+    await some_sessions(nodes.caller(0))
+    await nodes.caller(0).open("alice", "web", issuer=OTHER)
+    restarted = nodes.caller(1)
+    refused = await guarded(admit(restarted, Kind.SUBJECT, "alice", None))
+    assert refused.metadata == {"sessions": "6"}
+    assert await admit(restarted, Kind.SUBJECT, "bob", None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "issuer"),
+    [
+        (Kind.REALM, "", None), (Kind.CLIENT, "app", None), (Kind.KEY, "kid:k", None), (Kind.SUBJECT, "bob", None),
+        (Kind.SUBJECT, "bob", ISSUER),
+    ],
+)  # fmt: skip
+async def test_what_could_not_be_counted_in_time_needs_a_confirmation(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, kind: Kind, value: str, issuer: str | None
+) -> None:
+    """At least none is no answer to whether it is more than five."""
+    who = nodes.caller(0)
+    await some_sessions(who)
+    monkeypatch.setattr(counting, "GUARD_COUNT_S", 0.0)
+    refused = await guarded(admit(who, kind, value, issuer))
+    assert refused.reason == "CONFIRMATION_REQUIRED"
+    assert "did not finish" in refused.message
+    assert int(refused.metadata["sessions"]) <= 5
+    if kind is not Kind.REALM:  # which needs a second person, too
+        assert await admit(who, kind, value, issuer, confirm=int(refused.metadata["sessions"]))
+
+
+async def test_a_realms_dry_runs_hold_up_no_guard_and_few_dry_runs(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three dry runs of one realm, the first of which goes on and on, while another realm revokes."""
+    who, elsewhere = nodes.caller(0), Caller(nodes.nodes[0], "other")
+    await some_sessions(who)
+    count, counting_goes_on, go_on = SessionCounts._count_place, asyncio.Event(), asyncio.Event()
+
+    async def slowly(desk: SessionCounts, place: Place, counted: Any) -> None:
+        if place.realm.name == "other":
+            counting_goes_on.set()
+            await go_on.wait()
+        await count(desk, place, counted)
+
+    monkeypatch.setattr(SessionCounts, "_count_place", slowly)
+    async with asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(impact(elsewhere, Kind.REALM))
+        await counting_goes_on.wait()
+        second = tasks.create_task(impact(elsewhere, Kind.REALM))
+        while not elsewhere.sessions._dry_runs._waiting:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as third:
+            await impact(elsewhere, Kind.REALM)
+        assert third.value.retry_after_ms > 0
+        assert (await guarded(admit(who, Kind.CLIENT, "web", None))).metadata == {"sessions": "6"}
+        waiting = tasks.create_task(impact(who, Kind.CLIENT, "web", None))
+        go_on.set()
+    assert first.result() == second.result() == Impact(0, 0, exact=True)
+    assert waiting.result() == Impact(6, 3, exact=True)
 
 
 async def test_a_retry_of_what_was_committed_is_answered_whatever_has_come_since(nodes: Nodes) -> None:
