@@ -28,7 +28,8 @@ class _Asked(NamedTuple):
     epoch: object
     """Of the follower: what was asked before an `invalidate` vouches for nothing after it."""
     answer: Answer | None = None
-    revoked: TokenRevoked | None = None
+    revoked: tuple[str, float | None] | None = None
+    """Target and since when. Not the error: that would keep everything alive which its traceback shows."""
 
 
 class Vouched(NamedTuple):
@@ -96,7 +97,7 @@ class RemoteChecks:
         self, facts: Facts, asked: _Asked, error: TokenRevoked | ServiceError, age_s: float | None
     ) -> Exception:
         if isinstance(error, TokenRevoked):
-            self._known.put(facts, asked._replace(revoked=error))
+            self._known.put(facts, asked._replace(revoked=(error.target, error.since)))
             return error
         return StatusUnknown("the view is stale, and the service gave no answer", age_s=age_s, reason=error.reason)
 
@@ -112,7 +113,8 @@ class RemoteChecks:
         if asked is None:
             return None
         if asked.revoked is not None:  # a revocation does not grow old: `exp` is judged before
-            raise TokenRevoked(target=asked.revoked.target, since=asked.revoked.since)
+            target, since = asked.revoked
+            raise TokenRevoked(target=target, since=since)
         mono = self._clock.mono()
         age = max(mono - asked.mono, self._clock.wall() - asked.wall)
         if asked.answer is None or asked.epoch is not self._core.following.epoch:

@@ -286,6 +286,8 @@ def test_a_revocation_found_is_remembered(client: FakeRevocations) -> None:
     assert reason(verifier, token) == "revoked"
     client.go_stale(reachable=False)
     assert reason(verifier, token) == "revoked"
+    (known,) = verifier._remote._known._young.values()
+    assert known.revoked == ("subject", START), "and none of the frames in which it was found"
 
 
 def test_an_answer_that_took_too_long_is_none(client: FakeRevocations, monkeypatch: pytest.MonkeyPatch) -> None:
