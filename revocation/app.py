@@ -152,7 +152,7 @@ async def _store(config: Config, embedded: EmbeddedStore | None, stack: AsyncExi
         url,
         partitions=config.partitions,
         skew_ms=min(margins) * 500,
-        op_retention_ms=config.op_retention_s * 1000,
+        op_retention_ms=config.op_record_s * 1000,
         longest_log=config.log_max_entries,
         allow_eviction=config.allow_eviction,
     )

@@ -30,7 +30,7 @@ from revocation.replication.lacking import Lacking
 from revocation.replication.membership import ReplicaOptions, Timing
 from revocation.replication.partition import Applied
 from revocation.replication.replica import Replica
-from revocation.service import Realm, Revocations
+from revocation.service import Realm, Revocations, store_clocks
 from revocation.session.keys import SessionKeys
 from revocation.session.service import Sessions
 from revocation.store import Durability, Member, StoreUnavailable
@@ -161,8 +161,8 @@ class Node:
         await asyncio.gather(*(replica.leave() for replica in self.replicas))
 
     def store_ms(self) -> int:
-        """The store's time, by the partition whose clock is behind."""
-        return min(replica.store_ms() for replica in self.replicas)
+        """The store's time, by the partition whose clock is behind; ours as long as it has not answered in any."""
+        return min(store_clocks(self.replicas), default=self.replicas[0].clock.wall_ms())
 
     def clock_skew_ms(self) -> int:
         """This process's clock minus the store's."""
@@ -220,7 +220,7 @@ def _options(config: Config, keyring: Keyring, replica_id: str, alone: bool) -> 
         member=replica_id,
         heartbeat_s=config.heartbeat_s,
         timing=timing,
-        log_retention_s=config.log_retention_s,
+        log_retention_s=max(config.log_retention_s, config.op_record_s),  # op ids are healed from the log
         longest_log=config.log_max_entries,
         copies=config.ack.copies,
         tags=keyring.realm_tags,

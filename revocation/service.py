@@ -347,11 +347,11 @@ class Revocations:
 
     def _now_s(self) -> int:
         """The smallest of the clocks known: nothing is taken for expired that might not be."""
-        return min(self._clock.wall_ms(), *(replica.store_ms() for replica in self._replicas)) // 1000
+        return min(self._clock.wall_ms(), *store_clocks(self._replicas)) // 1000
 
     def _latest_s(self) -> int:
         """The largest of the clocks known: nothing that is made lives too short."""
-        return max(self._clock.wall_ms(), *(replica.store_ms() for replica in self._replicas)) // 1000
+        return max(self._clock.wall_ms(), *store_clocks(self._replicas)) // 1000
 
     def forget_expired(self) -> None:
         """Drops what has expired by every clock. Called now and then."""
@@ -372,6 +372,11 @@ def _failure(failures: Sequence[BaseException], *, whole: bool) -> BaseException
     if whole:
         return failures[0]
     return OutcomeUnknown("a part of the batch was committed; retry with the same op id to complete it")
+
+
+def store_clocks(replicas: Sequence[Replica]) -> list[int]:
+    """The store's time in ms by each partition that has heard of it."""
+    return [replica.store_ms() for replica in replicas if replica.heard is not None]
 
 
 def _beyond(prefix: str) -> InvalidField:

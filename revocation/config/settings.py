@@ -33,6 +33,7 @@ from revocation.config.address import listen_address, redacted_url, split_addres
 from revocation.config.rules import ENV_PREFIX, NO_FLAG, ConfigInvalid, Fault, faults_between, warnings_of
 from revocation.config.store_url import complete, read_password
 from revocation.keys.keyring import SecretInvalid
+from revocation.limits import APPROVAL_S, FUTURE_OP_ID_MS, LONGEST_CALL_S
 from revocation.realms import RealmName, RealmSettings, home_expanded, read_realms
 
 __all__ = ["FLAG_FIELDS", "Ack", "Config", "ConfigInvalid", "Fault", "RealmSettings", "effective", "load"]
@@ -243,10 +244,10 @@ class Config(BaseSettings):
     """How long a shutdown may take before calls and streams are cut."""
 
     op_retention_s: Annotated[int, Field(ge=60, le=3600)] = 600
-    """How long an op id is remembered; older ones are refused."""
+    """Older op ids are refused. Their records are kept some minutes longer, so that no id can run twice."""
 
     log_retention_s: Annotated[int, Field(ge=60, le=86_400)] = 900
-    """How far back a verifier can resume without a snapshot."""
+    """How far back a verifier can resume without a snapshot; at least as far as records of op ids are kept."""
 
     log_max_entries: Annotated[int, Field(ge=1000, le=100_000_000)] = 1_000_000
     """Most entries of a log; at it, commits are refused until members have caught up."""
@@ -290,6 +291,19 @@ class Config(BaseSettings):
     def warnings(self) -> tuple[str, ...]:
         """What works but deserves a look; `serve` logs it at start."""
         return self._warnings
+
+    @property
+    def op_record_s(self) -> int:
+        """How long the store keeps the record of an operation: while somebody could come with its id, or its approval.
+
+        An id may be ahead of our clock, a call with it may be held, and two replicas' clocks may be apart by the margin
+        within which they may commit.
+        """
+        realms = self.realms.values()
+        apart_s = min(realm.margin_s for realm in realms)
+        kept = self.op_retention_s + FUTURE_OP_ID_MS // 1000 + int(LONGEST_CALL_S) + apart_s
+        approved = APPROVAL_S + int(LONGEST_CALL_S) if any(realm.two_person for realm in realms) else 0
+        return max(kept, approved)
 
     def store_url(self) -> str | None:
         """`redis_url` with user, passwords and TLS files in it, or None. Secret. Raises ValueError for a bad file."""

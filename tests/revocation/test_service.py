@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 import uuid
 from types import SimpleNamespace
@@ -9,11 +10,16 @@ from typing import Any, cast
 
 import pytest
 
+from revocation.config.settings import load
 from revocation.errors import InvalidField, OutcomeUnknown, Overloaded, ServiceError, Unavailable
+from revocation.keys.keyring import Keyring, new_secret
 from revocation.model import Operation, Target, Tokens
+from revocation.node import Node
+from revocation.observability.telemetry import Metrics
 from revocation.realms import RealmSettings
 from revocation.service import Realm, Revocations
 from revocation.store import Denials, Op, OpResult, OpState
+from revocation.store.memory import MemoryStore
 from revocation_sdk._lattice import DENIAL, Kind, RealmKey
 from revocation_sdk._requests import make_op_id
 
@@ -28,6 +34,7 @@ class World:
         self.now_s = NOW_S
         self.ops: list[Op] = []
         replica = SimpleNamespace(
+            heard=1.0,
             store_ms=lambda: self.now_s * 1000,
             clock=SimpleNamespace(wall_ms=lambda: self.now_s * 1000),
             partition=SimpleNamespace(log_id=LOG),
@@ -35,7 +42,8 @@ class World:
         self.realm = realm = Realm("default", RealmSettings(), (RealmKey(7, b"k" * 32),))
         self.slack_s = realm.slack_s
         committers = [self] * partitions
-        self.service = Revocations({"default": realm}, cast(Any, [replica] * partitions), cast(Any, committers), [])
+        self.replicas = [copy.copy(replica) for _ in range(partitions)]
+        self.service = Revocations({"default": realm}, cast(Any, self.replicas), cast(Any, committers), [])
 
     async def commit(self, op: Op, deadline: float) -> OpResult:
         self.ops.append(op)
@@ -74,6 +82,24 @@ async def test_a_retry_of_a_batch_divides_it_as_the_first_try_did_although_a_par
     assert 0 < sum(map(len, second.values())) < len(tokens.values)
     for key, rows in second.items():
         assert rows <= first[key]
+
+
+async def test_the_clock_of_a_partition_that_has_not_answered_yet_does_not_count() -> None:
+    """It stands at the start of the machine: every token would be beyond the horizon, for good in the caller's eyes."""
+    world = World(2)
+    world.replicas[1].heard, world.replicas[1].store_ms = None, lambda: 5_000
+    await world.service.revoke_tokens(operation(), Tokens(None, ["a"], [NOW_S + 600]), 0)
+    await world.service.revoke(operation(), Target(Kind.TOKEN, None, "b", NOW_S + 600), 0)
+    assert len(world.ops) == 2
+
+
+async def test_the_skew_of_a_store_that_has_not_answered_yet_is_none() -> None:
+    config = load({"redis_url": "redis://127.0.0.1", "partitions": 2})
+    store, metrics = MemoryStore(lambda: 0, partitions=2), Metrics(version="0", replica="r")
+    node = Node(config, Keyring.parse(new_secret()), store, metrics, replica_id="r", alone=True)
+    assert abs(node.clock_skew_ms()) < 60_000
+    node.replicas[0].heard, node.replicas[0]._store_offset = 0.0, 1e12
+    assert node.store_ms() >= 1e12
 
 
 async def test_a_batch_of_which_all_has_expired_commits_nothing() -> None:
