@@ -15,7 +15,7 @@ view and writes it to two sockets. Client, service and store want three cores, s
 have one to itself; the rate for a core of it stands beside.""",
     "redis": """single calls write 84 B for each op id and request digest into the log, in hexadecimal, and a key of its
 own for the op record. Release 0.1.0 reads both, heals by the first and answers retries by the second, and must go on
-doing so beside this one. Both are gone after 15 and 10 minutes. The operations of a batch share them.""",
+doing so beside this one. Both are gone after 15 and 13 minutes. The operations of a batch share them.""",
     "script": "the time is the clock's on the wall: a store that is not given a core while a script runs seems slow.",
     "single": """the bare echo does nothing but gRPC. Revoke adds two trips to the store for each round of calls (the
 script, and the log that brings the record back, rule H5), whose writes wake the store on a core that is taken from

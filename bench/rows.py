@@ -145,7 +145,7 @@ def full_store(report: Report, lab: Lab) -> None:
         f"A row of a batch costs {cpu.text('us')} of the service's processor time and {store.text('us')} of the "
         f"store's. The store's scripts alone would take {lua.text('rows/s')}: the service is what saturates first.\n\n"
         + report.table(["committed by", "state, B", "log, B", "op records, B", "together", "over an hour"], body)
-        + "\n\nThe state lives as long as the token, the log 15 minutes and an op record 10 minutes. The last column "
+        + "\n\nThe state lives as long as the token, the log 15 minutes and an op record 13 minutes. The last column "
         "is the average over the life of a token that lives for an hour after it is revoked.",
     )
 
