@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from revocation import __version__
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("model/*.md"), *ROOT.glob("helm/**/*.md")])
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -35,3 +37,8 @@ def test_pages_that_come_from_the_code_are_fresh() -> None:
     pages = runpy.run_path(str(ROOT / "docs" / "generate.py"))["pages"]()
     for path, text in pages.items():
         assert path.read_text() == text, f"{path.name} is old; `make docs` writes it"
+
+
+def test_the_chart_is_installed_with_the_image_of_this_version() -> None:
+    page = (ROOT / "helm/revocation/README.md").read_text()
+    assert set(re.findall(r"(?:/revocation:|image\.tag=)([\w.]+)", page)) == {__version__}
