@@ -12,7 +12,7 @@ from revocation.replication.replica import SECRET_MISSING, Replica
 from revocation.store import Store, StoreUnavailable
 
 log = structlog.get_logger("revocation.secrets")
-_LOOK_S = 0.5
+_LOOK_S = 2.0
 
 
 class Lacking:

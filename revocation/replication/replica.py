@@ -239,7 +239,7 @@ class Replica:
         for strike in strikes(registry, self._options.member, self._options.timing):
             await self._strike(registry, strike.member, strike.forced)
         if may_vouch(registry, self._options.member):
-            if self._readable():
+            if not self._unreadable or self._readable():
                 self._now_usable()
             else:
                 self._not_usable(SECRET_MISSING)
@@ -331,13 +331,13 @@ class Replica:
         self._incarnation, self._read_version, self._reload, self._forked = incarnation, 0, False, False
         self._known |= set(registry.members)
         self._on_applied(self.index, plan.adopt())
-        self._readable()
         self._retention.back_to(self.partition.seq)
         self.healing = False
         try:
             if first:
                 await healing.remember(self.index, self._store, self.partition, registry)
         finally:
+            self._readable()
             self._start_reading()
         await self._on_confirmed(self.index)
         log.info("history_confirmed", partition=self.index, proposed=plan.proposed, learned=plan.learned)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from revocation.cli.connection import Connection
+from revocation.cli.findings import _keys_not_refused
 from revocation.cli.output import Exit
 from revocation_sdk.types import PartitionStatus, Receipt, ServiceStatus, SessionInfo, Subscribers
 from tests.cli.conftest import Cli, Issuer
@@ -104,6 +105,26 @@ def test_status_that_is_not_usable_is_exit_1(cli: Cli, monkeypatch: pytest.Monke
     result = cli("status")
     assert result.code == Exit.REVOKED
     assert "partition 0: healing (waits for replica-b)" in result.out
+
+
+def test_keys_that_are_not_refused_any_more_are_shown_and_found(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the key ids of the secrets that are lacking, and what to do."""
+    status = ServiceStatus(
+        "a", "1", (PartitionStatus("", "usable", ()),), 0, 0, 0, 0, "valkey 9", "memory",
+        missing_secrets=("k1",), keys_not_refused=3,
+    )  # fmt: skip
+    fake(monkeypatch, status=status, subscribers=Subscribers((), 0, ()))
+    result = cli("status")
+    assert result.code == Exit.OK
+    assert "k1" in result.out
+    assert "3 (see `revocation doctor`)" in result.out
+    (finding,) = _keys_not_refused(status)
+    assert (finding.result, finding.message.startswith("3 signing keys"), "k1" in finding.message) == (
+        "warn",
+        True,
+        True,
+    )
+    assert "revocation revoke key" in finding.what_to_do
 
 
 SESSION = SessionInfo("h1", "web", "Laptop\x1b[2J", "192.0.2.1", "Agent", 1, 2, 4_000_000_000, 4_100_000_000, False)
