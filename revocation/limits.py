@@ -30,6 +30,12 @@ CHANGES_BYTES = 256 * 1024
 QUEUE_BYTES = 4 * 1024 * 1024
 """What may wait for one subscriber before its stream ends with RESYNC."""
 
+SUFFIX_BYTES = 32 * 1024 * 1024
+"""Of the last records of a partition, which a replica puts back after a failover; in a larger loss it compares all."""
+
+OPS_BYTES = 64 * 1024 * 1024
+"""Of op records of a partition, which a replica puts back into a store that lost them; beyond, the oldest are not."""
+
 SNAPSHOTS_AT_ONCE = 64
 """Snapshots that are being sent at the same time; the next one is told when to come back."""
 

@@ -112,13 +112,16 @@ class Node:
         self.hub.on_applied(index, applied)
 
     async def _on_confirmed(self, index: int) -> None:
-        """A history was taken up: what the store must know besides it is put back (a wiped one has forgotten)."""
-        self.metrics.history_changes.labels(str(index)).inc()
+        """A history was taken up: what the store must know besides it is put back (a wiped one has forgotten).
+
+        Repeated until it succeeds. Raises StoreUnavailable, or StoreRefused for another secret.
+        """
         if index == 0:
             if self._keep_secret is not None:
                 await self._keep_secret()
             await self._store.agree_on_secret(self._keyring.commitments())
-        await self.audit.keep(index)
+        await self.audit.keep(index, rounds=0)
+        self.metrics.history_changes.labels(str(index)).inc()
 
     @property
     def loaded(self) -> bool:
@@ -222,6 +225,7 @@ def _options(config: Config, keyring: Keyring, replica_id: str, alone: bool) -> 
         timing=timing,
         log_retention_s=max(config.log_retention_s, config.op_record_s),  # op ids are healed from the log
         longest_log=config.log_max_entries,
+        op_record_s=config.op_record_s,
         copies=config.ack.copies,
         tags=keyring.realm_tags,
     )

@@ -356,9 +356,10 @@ class Revocations:
     def forget_expired(self) -> None:
         """Drops what has expired by every clock. Called now and then."""
         for replica in self._replicas:
-            now = min(self._clock.wall_ms(), replica.store_ms()) / 1000
+            now_ms = min(self._clock.wall_ms(), replica.store_ms())
             for history in replica.partition.realms.values():
-                history.view.drop_expired(now)
+                history.view.drop_expired(now_ms / 1000)
+            replica.partition.forget_ops(now_ms)
 
 
 def _failure(failures: Sequence[BaseException], *, whole: bool) -> BaseException:

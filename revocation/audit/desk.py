@@ -23,7 +23,6 @@ log = structlog.get_logger("revocation.audit")
 _KEEP_EVERY_S = 10.0
 _REALMS_AT_ONCE = 10
 _ROUNDS = 16
-"""Scripts that drop entries of so many realms, before it is the turn of the next ones."""
 
 _PAGE = 200
 _LOOK_EVERY_S = 0.5
@@ -47,15 +46,18 @@ class AuditDesk:
                 with contextlib.suppress(StoreUnavailable):
                     await self.keep(replica.index)
 
-    async def keep(self, partition: int) -> None:
-        """Says what the store has lost of the chains of a partition, drops what is old, and remembers the rest."""
+    async def keep(self, partition: int, rounds: int = _ROUNDS) -> None:
+        """Says what the store has lost of the chains of a partition, drops what is old, and remembers the rest.
+
+        `rounds`: how many more scripts may drop entries of a few realms, before it is the turn of the next ones.
+        """
         log_id = self._replicas[partition].partition.log_id
         if not log_id:
             return
         realms = self.auditor.realms
         for first in range(0, len(realms), _REALMS_AT_ONCE):
             due = await self._keep(partition, log_id, realms[first : first + _REALMS_AT_ONCE])
-            for _ in range(_ROUNDS):
+            for _ in range(rounds):
                 if not due:
                     break
                 due = await self._keep(partition, log_id, due)

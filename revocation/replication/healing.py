@@ -7,11 +7,13 @@ goes on from the tail that it noted before it began to read (D8).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from revocation.replication.partition import SUFFIX_ENTRIES, Applied, Diverged, Partition, Suffix
+from revocation.limits import SUFFIX_BYTES
+from revocation.replication.partition import Applied, Diverged, Partition, Suffix, record_bytes
 from revocation.store import Closed, Heads, LogEntry, Registry, Store
 from revocation.store.segments import group_of
 from revocation_sdk._lattice import CUTOFF, FIRST_CUTOFF_KIND, Group, join_groups, parse_groups, row_size
@@ -21,7 +23,9 @@ _NAMES = 2_000
 _PIECE = 64 * 1024
 _PIECES = 16
 _BATCH_BYTES = 12_000  # of rows in one script: a few hundred entries, about a millisecond
+_OPS_AT_ONCE = 250
 _READ = 1_000
+_REMEMBERED = 20_000
 
 T = TypeVar("T")
 Deliver = Callable[[list[Applied]], None]
@@ -123,10 +127,10 @@ async def put_back(index: int, store: Store, log_id: str, realm: str, lost: Iter
 
 
 async def _put_back_ops(index: int, store: Store, registry: Registry, partition: Partition) -> int:
-    """The recent op records, each once, so that a retry across the loss still finds its answer."""
+    """The recent op records, so that a retry across the loss still finds its answer; the store takes each once."""
     count = 0
-    for realm, _, ops in _batches((realm, b"", op) for op, realm in partition.ops().items()):
-        await _propose(index, store, registry.log_id, realm, b"", ops)
+    for realm, ops in partition.ops(_OPS_AT_ONCE):
+        await _propose(index, store, registry.log_id, realm, b"", " ".join(ops))
         count += 1
     return count
 
@@ -164,12 +168,16 @@ def _batches(records: Iterable[tuple[str, bytes, str]]) -> Iterator[tuple[str, b
 
 async def remember(index: int, store: Store, partition: Partition, registry: Registry) -> None:
     """Fills the rings of a freshly loaded partition from the retained log."""
-    after, entries = max(0, partition.seq - SUFFIX_ENTRIES), list[LogEntry]()
+    after, entries, size = max(0, partition.seq - _REMEMBERED), deque[LogEntry](), 0
     while after < partition.seq:
-        read = await store.read_log(index, after, _READ, 0)
-        entries += [entry for entry in read if entry.seq <= partition.seq]
-        if not read or read[-1].seq >= partition.seq:
+        read = [entry for entry in await store.read_log(index, after, _READ, 0) if entry.seq <= partition.seq]
+        if not read:
             break
+        partition.read_ops(read)
+        entries.extend(read)
+        size += sum(map(record_bytes, read))
+        while size > SUFFIX_BYTES:
+            size -= record_bytes(entries.popleft())
         after = read[-1].seq
     partition.remember(entries, registry)
 

@@ -39,6 +39,7 @@ class ReplicaOptions:
     timing: Timing = field(default_factory=Timing)
     log_retention_s: float = 900.0
     longest_log: int = 1_000_000
+    op_record_s: float = 900.0
     copies: int = 0
     tags: Callable[[str], Container[int]] = lambda _realm: ANY_TAG
     """Of which keys of a realm this process has the secret, by their tags."""

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from revocation.limits import SUFFIX_BYTES
 from revocation.replication.history import RealmHistory, Step
+from revocation.replication.ops import OpRecords
 from revocation.store import ZERO, Heads, LogEntry, Registry, opening_digest
 from revocation_sdk._position import ZERO_DIGEST, Position
 from revocation_sdk._view import ANY_TAG
 
-SUFFIX_ENTRIES = 20_000
 LEARNED_BYTES = 256 * 1024
 RECENT_MS = 900_000
 """Whoever revoked a signing key so short a time before a replica was loaded may well do so again."""
+_RECORD_OVERHEAD = 1_000
 
 
 class Diverged(Exception):
@@ -57,23 +59,24 @@ class Suffix:
 
 
 class Partition:
-    """The state of one partition in one replica. `tags` says of a realm which keys the replica has."""
+    """The state of one partition in one replica. `tags` says of a realm which keys the replica has.
 
-    def __init__(self, tags: Callable[[str], Container[int]] = lambda _realm: ANY_TAG) -> None:
+    Op records are kept for `op_record_ms`, as the store keeps them.
+    """
+
+    def __init__(
+        self, tags: Callable[[str], Container[int]] = lambda _realm: ANY_TAG, op_record_ms: int = 900_000
+    ) -> None:
         self._tags = tags
+        self._op_record_ms = op_record_ms
         self.log_id = ""
         self.seq = 0
         self.digest = ZERO
         self.realms: dict[str, RealmHistory] = {}
-        self._recent: deque[_Known] = deque(maxlen=SUFFIX_ENTRIES)
-        self._carried: dict[str, str] = {}
-        """Op record -> realm: of records that a change of history took away, until the log brings them again."""
+        self._recent: deque[_Known] = deque()
+        self._recent_bytes = 0
+        self._ops = OpRecords()
         self._covered: int | None = None
-
-    @property
-    def empty(self) -> bool:
-        """Whether this replica holds nothing and so has nothing to re-propose."""
-        return not any(len(history.view) for history in self.realms.values())
 
     def realm(self, name: str) -> RealmHistory:
         """The realm's history; an unknown realm starts at the beginning of this partition's."""
@@ -112,30 +115,37 @@ class Partition:
             raise Diverged("realm chain")
         step = history.append(entry.rows)
         history.note(entry.rows)
-        self._recent.append(_Known(entry, self.digest, before.digest))
+        self._keep(_Known(entry, self.digest, before.digest))
+        self._ops.add(entry.at_ms, entry.realm, entry.ops)
         self.seq, self.digest = entry.seq, entry.digest
-        if self._carried:
-            for op in entry.ops.split():
-                self._carried.pop(op, None)
         return Applied(entry.realm, step)
 
     def recent(self) -> tuple[LogEntry, ...]:
         """The last records, oldest first, as many as are remembered."""
         return tuple(known.entry for known in self._recent)
 
-    def ops(self) -> dict[str, str]:
-        """The op records that this replica holds, with their realms.
+    def ops(self, most: int) -> Iterator[tuple[str, list[str]]]:
+        """The op records that this replica holds: a realm, and up to `most` of its own, again and again.
 
         Also those which it put back and has not read again: another store may be lost before that, and a retry must
         find its answer all the same.
         """
-        return self._carried | {op: entry.realm for entry in self.recent() for op in entry.ops.split()}
+        return self._ops.batches(most)
 
-    def _carry(self, entries: Iterable[LogEntry]) -> None:
+    def read_ops(self, entries: Iterable[LogEntry]) -> None:
+        """Takes in the op records of a log that was retained."""
         for entry in entries:
-            self._carried |= dict.fromkeys(entry.ops.split(), entry.realm)
-        for op in list(self._carried)[:-SUFFIX_ENTRIES]:
-            del self._carried[op]
+            self._ops.add(entry.at_ms, entry.realm, entry.ops)
+
+    def forget_ops(self, now_ms: int) -> None:
+        """Drops the records of operations that nobody may repeat any more. `now_ms`: by the smallest of the clocks."""
+        self._ops.forget(now_ms - self._op_record_ms)
+
+    def _keep(self, known: _Known) -> None:
+        self._recent.append(known)
+        self._recent_bytes += record_bytes(known.entry)
+        while self._recent_bytes > SUFFIX_BYTES:
+            self._recent_bytes -= record_bytes(self._recent.popleft().entry)
 
     def cover(self, log_id: str, seq: int) -> None:
         """Hears that the log of this history reaches up to `seq`, all that this replica put back included.
@@ -177,9 +187,9 @@ class Partition:
 
     def adopt_suffix(self, registry: Registry, suffix: Suffix) -> list[Applied]:
         """Goes on in a new history from its base; what was lost was put back and comes again as new records."""
-        self._carry(suffix.lost)
-        for _ in suffix.lost:
+        for entry in suffix.lost:
             self._recent.pop()
+            self._recent_bytes -= record_bytes(entry)
         self._enter(registry.log_id, registry.base, opening_digest(registry.base_digest, registry.log_id))
         return [Applied(name, self.realms[name].mark(self._position(*head))) for name, head in suffix.heads.items()]
 
@@ -190,8 +200,8 @@ class Partition:
         a mark would take it past records that it never got (I1). Then the past is forgotten, and clients come again.
         """
         ahead = self.ahead
-        self._carry(self.recent())
         self._recent.clear()
+        self._recent_bytes = 0
         self._enter(log_id, heads.seq, heads.digest)
         applied = []
         for name in sorted({*self.realms, *heads.realms}):
@@ -228,7 +238,7 @@ class Partition:
         before = None
         for entry in retained:
             if before is not None:  # what stood before the first one is not known
-                self._recent.append(_Known(entry, before, realm_digests.get(entry.realm)))
+                self._keep(_Known(entry, before, realm_digests.get(entry.realm)))
             before = _after(entry, registry)
             realm_digests[entry.realm] = bytes.fromhex(entry.realm_digest)
         for name, history in self.realms.items():
@@ -253,6 +263,11 @@ class Partition:
 
     def _position(self, seq: int, digest: bytes) -> Position:
         return Position(bytes.fromhex(self.log_id), seq, digest)
+
+
+def record_bytes(entry: LogEntry) -> int:
+    """About what a record takes in memory."""
+    return len(entry.rows) + len(entry.ops) + _RECORD_OVERHEAD
 
 
 def chain(previous: str, entry: LogEntry) -> str:

@@ -74,24 +74,21 @@ class Replica:
     ) -> None:
         self.index = index
         self.clock = clock or system_clock()
-        self.partition = Partition(options.tags)
+        self.partition = Partition(options.tags, int(options.op_record_s * 1000))
         self.registry = Registry(Closed.REOPEN)
         self.state = "starting"
         self.healing = False
         self.heard: float | None = None
         """When the store answered last, by the monotonic clock."""
         self._store, self._options = store, options
-        self._on_applied = on_applied
-        self._on_confirmed = on_confirmed
+        self._on_applied, self._on_confirmed = on_applied, on_confirmed
         self._incarnation: int | None = None
         self._known: set[str] = {options.member}
-        self._read_version = 0
-        self._reload = False
-        self._forked = False
-        self._held = 0
+        self._read_version = self._held = 0
+        self._reload = self._forked = False
+        self._settled_in = True  # whether the store was given what it must know besides, in the latest history
         self._latest = (0, "")
         """Epoch and id of the latest history that this replica has confirmed, or has tried to."""
-        self._following = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
         self._kick = asyncio.Event()
         self._waiters = Waiters()
@@ -233,6 +230,9 @@ class Replica:
             return _RETRY_S
         if self._reload or self.healing:  # or healing was interrupted after the store had confirmed us
             return await self._heal(registry)
+        if not self._settled_in:
+            await self._on_confirmed(self.index)  # and again, until it succeeds: what a wiped store forgot goes back
+            self._settled_in = True
         self.partition.cover(registry.log_id, registry.seq)
         self._known = set(registry.members) | {self._options.member}
         self._read_version = registry.version
@@ -314,6 +314,8 @@ class Replica:
         """Puts back what the store lacks, confirms, goes on in the new history (H3)."""
         self._begin_healing("healing" if self.partition.log_id else "loading")
         await self._stop_reading()
+        self._settled_in = False
+        self.partition.forget_ops(min(self.clock.wall_ms(), self.store_ms()))
         try:
             async with self._heartbeats():
                 plan = await healing.prepare(
@@ -339,7 +341,6 @@ class Replica:
         finally:
             self._readable()
             self._start_reading()
-        await self._on_confirmed(self.index)
         log.info("history_confirmed", partition=self.index, proposed=plan.proposed, learned=plan.learned)
         return 0.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -53,16 +53,18 @@ class Unreliable(MemoryStore):
             raise StoreUnavailable("a reply was lost")
 
 
+async def nothing_more(_: int) -> None: ...
+
+
 @asynccontextmanager
 async def running(
-    store: MemoryStore, member: str, *, settle_ms: int = 0, strike_after_ms: int = 30_000
-) -> AsyncIterator[Replica]:
+    store: MemoryStore, member: str, *, settle_ms: int = 0, strike_after_ms: int = 30_000,
+    on_confirmed: Callable[[int], Awaitable[None]] = nothing_more,
+) -> AsyncIterator[Replica]:  # fmt: skip
     timing = Timing(settle_ms=settle_ms, detect_ms=min(1_000, strike_after_ms), strike_after_ms=strike_after_ms)
     options = ReplicaOptions(member, heartbeat_s=0.01, timing=timing)
 
     def on_applied(_: int, more: list[Applied]) -> None: ...
-
-    async def on_confirmed(_: int) -> None: ...
 
     replica = Replica(0, store, options, on_applied, on_confirmed)
     task = asyncio.create_task(replica.run(), name=member)
@@ -95,6 +97,30 @@ async def test_a_load_that_the_store_interrupts_is_done_again(lost: str) -> None
             assert len(second.partition.realm("default").view) == 5
             await asyncio.wait_for(Barrier(second, store, Durability()).prove(), LIMIT_S)
             await commit(store, second, [5])
+
+
+@pytest.mark.parametrize("lost", ["", "remember"])
+async def test_what_a_store_must_know_besides_is_put_back_until_that_succeeds(lost: str) -> None:
+    """And before anything is acknowledged: a wiped store has forgotten the commitments to the master secret, too."""
+    store, told = Unreliable(), list[int]()
+
+    async def put_back(_: int) -> None:
+        told.append(len(told))
+        if len(told) in {1, 2, 4}:
+            raise StoreUnavailable("away for a moment") if len(told) == 1 else RuntimeError("planted")
+
+    async with running(store, "another") as another:
+        await commit(store, another, range(3))
+        store.lose_reply.update({lost} - {""})
+        async with running(store, "first", on_confirmed=put_back) as replica:
+            assert len(told) == 3
+            store.wipe("another")
+            for _ in range(500):
+                if len(told) == 5 and replica.state == "usable":
+                    break
+                await asyncio.sleep(0.01)
+            assert len(told) == 5
+            await commit(store, replica, [5])
 
 
 async def test_a_member_that_was_struck_off_and_whose_confirmation_goes_unanswered_comes_back() -> None:

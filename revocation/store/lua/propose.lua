@@ -16,9 +16,13 @@ for _ = 1, tonumber(ARGV[6]) do
   keep(realm, segment, due, rows)
   at = at + 5
 end
-local lacking = {}
+local given, keys, lacking = {}, {}, {}
 for op, key in string.gmatch(ops, '((%x+):%S+)') do
-  if redis.call('EXISTS', prefix .. 'op:' .. key) == 0 then lacking[#lacking + 1] = op end
+  given[#given + 1], keys[#keys + 1] = op, prefix .. 'op:' .. key
+end
+local known = #keys > 0 and redis.call('MGET', unpack(keys)) or {}
+for i, op in ipairs(given) do
+  if not known[i] then lacking[#lacking + 1] = op end
 end
 if #body > 0 or #lacking > 0 then
   ops = table.concat(lacking, ' ')
