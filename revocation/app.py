@@ -92,10 +92,10 @@ async def _until_stopped(
     waiting = asyncio.create_task(stopping.wait())
     async with _canary(node):  # which must be gone before this replica leaves: it commits, too
         await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    superseded = running.done()
-    log.info("stopping", superseded=superseded)
-    await server.drain(0 if superseded else config.drain_s)
-    if superseded:
+    failed = running.done()  # superseded, refused by the store, or by a fault: nothing under way can be completed
+    log.info("stopping", failed=failed)
+    await server.drain(0 if failed else config.drain_s)
+    if failed:
         waiting.cancel()
         return _explain(running)
     with contextlib.suppress(TimeoutError):

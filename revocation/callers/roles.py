@@ -197,11 +197,6 @@ def _place(location: Iterable[object]) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def may(roles: Roles, identities: Iterable[str], method: str, realm: str) -> bool:
-    """Whether one of the caller's identities may call `method` in `realm`."""
-    return acting_role(roles, identities, method, realm) is not None
-
-
 def acting_role(roles: Roles, identities: Iterable[str], method: str, realm: str) -> Role | None:
     """The role by which one of the caller's identities may call `method` in `realm`; `admin` only if no other does."""
     allowed = TABLE.get(method)

@@ -45,6 +45,7 @@ from revocation.store import (
     StoreUnavailable,
     Tail,
 )
+from revocation.store.disk import Disk, copies_of, question
 from revocation.store.hints import HINTS
 from revocation.store.nodes import Nodes, OneNode, client_of
 from revocation.store.redis_audit import AUDIT_SCRIPTS, AUDITED_SCRIPTS, RedisAudit, audit_point
@@ -80,7 +81,7 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
         self._op_retention_ms = op_retention_ms
         self._longest_log = longest_log
         self._allow_eviction = allow_eviction
-        self._fsync = "never"
+        self._disk = Disk.NEVER
         self.on_trouble: Callable[[str], None] | None = None
         """Told the kind of every failed call, a key of `hints.HINTS`."""
         folder = files("revocation.store") / "lua"
@@ -119,18 +120,17 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
             oldest = ".".join(map(str, _OLDEST[name]))
             raise StoreRefused(f"the store is {name} {_dotted(version)}; {name} {oldest} or newer is needed")
         await self._check_eviction(client)
-        self._fsync = await self._how_to_fsync(client, name, version)
+        self._disk = await self._how_to_fsync(client, name, version)
         await self._load_scripts(client)
         return f"{name} {_dotted(version)}"
 
-    async def _how_to_fsync(self, client: Redis, name: str, version: tuple[int, ...]) -> str:
-        """How a change gets to the primary's disk before it is answered for: by WAITAOF, always by itself, or never."""
+    async def _how_to_fsync(self, client: Redis, name: str, version: tuple[int, ...]) -> Disk:
         if not (await self._call(client.info("persistence"))).get("aof_enabled"):
-            return "never"
+            return Disk.NEVER
         if _has_waitaof(name, version):
-            return "wait"
+            return Disk.WAIT
         setting = await self._call(client.config_get("appendfsync"))
-        return "always" if {"always", b"always"} & set(setting.values()) else "never"
+        return Disk.ALWAYS if {"always", b"always"} & set(setting.values()) else Disk.NEVER
 
     async def _check_eviction(self, client: Redis) -> None:
         memory = await self._call(client.info("memory"))
@@ -329,8 +329,8 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
         wait: tuple[Any, ...] = ()
         if durability.replicas:
             wait = ("WAIT", durability.replicas, timeout_ms)
-        elif durability.fsync and self._fsync == "wait":
-            wait = ("WAITAOF", 1, 0, timeout_ms)
+        elif durability.fsync:
+            wait = question(self._disk, timeout_ms)
         replies = await self._call(_both(client, call, wait) if wait else _one(client, call))
         for reply in replies:
             if isinstance(reply, NoScriptError | MovedError):
@@ -343,8 +343,7 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
                 raise self._unavailable(reply, ran=reply is not replies[0]) from reply
         if replies[0][0] == b"demoted":
             await self.reconnect()
-        copies = replies[1] if len(replies) > 1 else int(durability.fsync and self._fsync == "always")
-        return replies[0], copies[0] if isinstance(copies, list) else int(copies)
+        return replies[0], copies_of(replies[1]) if wait else 0
 
     async def _serving(self, key: str) -> Redis:
         client: Redis = await self._call(self._nodes.serving(key))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from revocation.callers.roles import ACROSS_REALMS, TABLE, Role, Roles, RolesInvalid, may, read_roles
+from revocation.callers.roles import ACROSS_REALMS, TABLE, Role, Roles, RolesInvalid, acting_role, read_roles
 from revocation_api.v1 import audit_pb2, revocation_pb2, session_pb2
 
 METHODS = [
@@ -17,6 +17,10 @@ METHODS = [
     for method in service.methods
 ]
 TARGETS = [field.name for field in revocation_pb2.RevokeRequest.DESCRIPTOR.oneofs_by_name["target"].fields]
+
+
+def may(roles: Roles, identities: list[str], method: str, realm: str) -> bool:
+    return acting_role(roles, identities, method, realm) is not None
 
 
 def bound(role: Role, *realms: str) -> Roles:
