@@ -73,6 +73,7 @@ class Run:
             time.sleep(self.chance.uniform(0.3, 1.5))
             self.one()
         self.work.stop()
+        time.sleep(MAX_STALENESS_S)  # I1: only then may nobody accept any more what was acknowledged last
 
     def one(self) -> None:
         """One fault, now and then two at once; then everything is mended, and everybody gets fresh."""
