@@ -314,7 +314,10 @@ class MemoryStore(MemorySessions, MemoryAudit, MemoryMailbox):
         for kind, key_tag, name, due, part in split_all(rows):
             data.keep(realm, name, due, part, now)
             body += join_groups([Group(kind, key_tag, part)])
-        lacking = " ".join(op for op in ops.split() if op.partition(":")[0] not in data.ops)
+        given = dict[str, str]()
+        for op in ops.split():
+            given.setdefault(op.partition(":")[0], op)
+        lacking = " ".join(op for key, op in given.items() if key not in data.ops)
         if body or lacking:
             self._append(partition, realm, body, lacking, now)
         data.at = replace(data.at, clock=max(data.at.clock, clock))

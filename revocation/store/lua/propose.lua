@@ -20,9 +20,10 @@ local given, keys, lacking = {}, {}, {}
 for op, key in string.gmatch(ops, '((%x+):%S+)') do
   given[#given + 1], keys[#keys + 1] = op, prefix .. 'op:' .. key
 end
-local known = #keys > 0 and redis.call('MGET', unpack(keys)) or {}
+local known, taken = #keys > 0 and redis.call('MGET', unpack(keys)) or {}, {}
 for i, op in ipairs(given) do
-  if not known[i] then lacking[#lacking + 1] = op end
+  if not known[i] and not taken[keys[i]] then lacking[#lacking + 1] = op end
+  taken[keys[i]] = true
 end
 if #body > 0 or #lacking > 0 then
   ops = table.concat(lacking, ' ')
