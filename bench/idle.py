@@ -38,9 +38,7 @@ class Idle:
 async def _stream(address: str, number: int, count: int, ping_s: float, state: dict[str, int]) -> None:
     options = (("grpc.use_local_subchannel_pool", 1),)
     async with grpc.aio.insecure_channel(address, options=options) as channel:
-        call: Any = channel.stream_stream(f"/{SERVICE}/Watch")()
-        await call.write(HELLO)
-        await call.read()
+        call = await _begun(channel)
         state["open"] += 1
 
         async def read() -> None:
@@ -59,6 +57,18 @@ async def _stream(address: str, number: int, count: int, ping_s: float, state: d
         finally:
             reading.cancel()
             call.cancel()
+
+
+async def _begun(channel: Any) -> Any:
+    """A stream that has been welcomed. In a rush some connections fail; every client would come again."""
+    while True:
+        call: Any = channel.stream_stream(f"/{SERVICE}/Watch")()
+        try:
+            await call.write(HELLO)
+            if await call.read() is not grpc.aio.EOF:
+                return call
+        except grpc.aio.AioRpcError:
+            await asyncio.sleep(0.1)
 
 
 async def _opened(state: dict[str, int], count: int) -> None:
