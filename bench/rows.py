@@ -151,7 +151,7 @@ def full_store(report: Report, lab: Lab) -> None:
 
 
 def _over_an_hour(parts: dict[str, float]) -> float:
-    return parts["state"] + parts["log"] * 15 / 60 + parts["op records"] * 10 / 60
+    return parts["state"] + parts["log"] * 15 / 60 + parts["op records"] * 13 / 60
 
 
 def single(report: Report, lab: Lab) -> None:
