@@ -149,11 +149,7 @@ def _flask(lab: Lab, seen: Sequence[dict[str, Any]]) -> dict[str, Callable[[], f
         app.config["JWT_SECRET_KEY"] = SECRET
         manager = flask_jwt_extended.JWTManager(app)
         if looks:
-
-            @manager.token_in_blocklist_loader
-            def revoked(header: dict[str, Any], payload: dict[str, Any]) -> bool:
-                return store.get(payload["jti"]) is not None
-
+            manager.token_in_blocklist_loader(lambda _, payload: store.get(payload["jti"]) is not None)
         with app.app_context():
             return app, flask_jwt_extended.create_access_token("user", additional_claims={"sid": seen[0]["sid"]})
 
@@ -181,17 +177,18 @@ def _flask(lab: Lab, seen: Sequence[dict[str, Any]]) -> dict[str, Callable[[], f
 
 def by_entries(sizes: Sequence[int], quick: bool) -> dict[int, dict[str, Spread]]:
     """The check and `str in set` by the number of revoked tokens."""
-    found = {}
-    for size in sizes:
-        client = client_with(size, size // 10)
-        view, keys, now = client.follower.view, client.follower.keys, time.time()
-        facts = [_facts(one) for one in claims(2_000)]
-        names = {f"{number:032x}" for number in range(min(size, 1_000_000))}
-        asked = [secrets.token_hex(16) for _ in range(2_000)]
-        jobs = {
-            "check": each(lambda one: judge(view, keys, one, now, 60), facts),  # noqa: B023
-            "set": each(names.__contains__, asked),
-        }
-        took = turns(3 if quick else 7, jobs)
-        found[size] = {name: Spread.of(value * 1e6 for value in values[1:]) for name, values in took.items()}
-    return found
+    return {size: _of_size(size, quick) for size in sizes}
+
+
+def _of_size(size: int, quick: bool) -> dict[str, Spread]:
+    client = client_with(size, size // 10)
+    view, keys, now = client.follower.view, client.follower.keys, time.time()
+    facts = [_facts(one) for one in claims(2_000)]
+    names = {f"{number:032x}" for number in range(min(size, 1_000_000))}
+    asked = [secrets.token_hex(16) for _ in range(2_000)]
+    jobs = {
+        "check": each(lambda one: judge(view, keys, one, now, 60), facts),
+        "set": each(names.__contains__, asked),
+    }
+    took = turns(3 if quick else 7, jobs)
+    return {name: Spread.of(value * 1e6 for value in values[1:]) for name, values in took.items()}

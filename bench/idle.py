@@ -1,11 +1,12 @@
 """Row "idle subscribers": streams that only ping, at the SDK's default interval. The client is a process of its own.
 
-python -m bench.idle ADDRESS COUNT PING_S [echo]     reports on standard output, ends with its input
+python -m bench.idle ADDRESS COUNT PING_S     reports on standard output, ends with its input
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 import time
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from revocation_api.v1 import revocation_pb2 as pb
 from tests.e2e.processes import Process
 
 PING_S = 2.0
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,28 +37,41 @@ class Idle:
     """Share of the pings that were answered in the interval."""
 
 
-async def _stream(address: str, number: int, count: int, ping_s: float, state: dict[str, int]) -> None:
-    options = (("grpc.use_local_subchannel_pool", 1),)
-    async with grpc.aio.insecure_channel(address, options=options) as channel:
-        call = await _begun(channel)
-        state["open"] += 1
+class _Crowd:
+    """Streams that ping, each on a connection of its own, and what has become of them together."""
 
-        async def read() -> None:
-            while await call.read():
-                state["answers"] += 1
+    def __init__(self, address: str, count: int, ping_s: float) -> None:
+        self._address, self._count, self._ping_s = address, count, ping_s
+        self._rush = asyncio.Semaphore(_AT_ONCE)
+        self._waiting = count
+        self.open = asyncio.Event()
+        self.pings = self.answers = 0
 
-        reading = asyncio.create_task(read())
-        nonce = 0
-        await asyncio.sleep(ping_s * number / count)
-        try:
-            while True:
-                nonce += 1
-                await call.write(pb.WatchRequest(ping=pb.Ping(nonce=nonce)).SerializeToString())
-                state["pings"] += 1
-                await asyncio.sleep(ping_s)
-        finally:
-            reading.cancel()
-            call.cancel()
+    async def stream(self, number: int) -> None:
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        async with grpc.aio.insecure_channel(self._address, options=options) as channel:
+            async with self._rush:
+                call = await _begun(channel)
+            self._waiting -= 1
+            if not self._waiting:
+                self.open.set()
+            reading = asyncio.create_task(self._read(call))
+            try:
+                await asyncio.sleep(self._ping_s * number / self._count)
+                await self._ping(call)
+            finally:
+                reading.cancel()
+                call.cancel()
+
+    async def _read(self, call: Any) -> None:
+        while await call.read():
+            self.answers += 1
+
+    async def _ping(self, call: Any) -> None:
+        for nonce in itertools.count(1):
+            await call.write(pb.WatchRequest(ping=pb.Ping(nonce=nonce)).SerializeToString())
+            self.pings += 1
+            await asyncio.sleep(self._ping_s)
 
 
 async def _begun(channel: Any) -> Any:
@@ -65,29 +80,22 @@ async def _begun(channel: Any) -> Any:
         call: Any = channel.stream_stream(f"/{SERVICE}/Watch")()
         try:
             await call.write(HELLO)
-            if await call.read() is not grpc.aio.EOF:
+            if await call.read():
                 return call
         except grpc.aio.AioRpcError:
             await asyncio.sleep(0.1)
 
 
-async def _opened(state: dict[str, int], count: int) -> None:
-    while state["open"] < count:  # noqa: ASYNC110 - a benchmark's client may poll
-        await asyncio.sleep(0.02)
-
-
 async def _client(address: str, count: int, ping_s: float) -> None:
-    state = {"open": 0, "answers": 0, "pings": 0}
-    tasks = []
-    for number in range(count):
-        tasks.append(asyncio.create_task(_stream(address, number, count, ping_s, state)))
-        if number % 50 == 49:
-            await _opened(state, number - 100)
-    await _opened(state, count)
+    crowd = _Crowd(address, count, ping_s)
+    streams = [asyncio.create_task(crowd.stream(number)) for number in range(count)]
+    await crowd.open.wait()
     print("open", flush=True)
     loop = asyncio.get_running_loop()
     while await loop.run_in_executor(None, sys.stdin.readline):
-        print(state["pings"], state["answers"], flush=True)
+        print(crowd.pings, crowd.answers, flush=True)
+    for stream in streams:
+        stream.cancel()
 
 
 def measure(lab: Lab, count: int, seconds: float, kind: str = "service") -> Idle:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sized
 
 from bench.measure import memory_bytes
 
@@ -21,7 +22,7 @@ def measured(kind: str, count: int) -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True, timeout=900).stdout)
 
 
-def _fill(kind: str, count: int) -> object:
+def _fill(kind: str, count: int) -> Sized:
     if kind == "view":
         from bench.check import denials
         from revocation_sdk._lattice import Kind
@@ -64,7 +65,7 @@ def _held() -> int:
 def main() -> None:
     kind, count = sys.argv[1], int(sys.argv[2])
     held = _fill(kind, count)
-    print((_held() - _before) / len(held))  # type: ignore[arg-type]
+    print((_held() - _before) / len(held))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-matplotlib.use("svg")
-matplotlib.rcParams |= {"svg.hashsalt": "bench", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
-
-from matplotlib import pyplot  # noqa: E402
+pyplot.switch_backend("svg")
+pyplot.rcParams.update({"svg.hashsalt": "bench", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3})
 
 SIZE = (6, 3.4)
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
@@ -34,16 +34,16 @@ def cdf(path: Path, title: str, x: str, series: Mapping[str, Sequence[float]]) -
     _finish(path, figure, axes, title, x, "share", True, False)
 
 
-def _finish(path: Path, figure: object, axes: object, title: str, x: str, y: str, log_x: bool, log_y: bool) -> None:
-    axes.set(title=title, xlabel=x, ylabel=y)  # type: ignore[attr-defined]
+def _finish(path: Path, figure: Figure, axes: Axes, title: str, x: str, y: str, log_x: bool, log_y: bool) -> None:
+    axes.set(title=title, xlabel=x, ylabel=y)
     if log_x:
-        axes.set_xscale("log")  # type: ignore[attr-defined]
+        axes.set_xscale("log")
     if log_y:
-        axes.set_yscale("log")  # type: ignore[attr-defined]
+        axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=0)  # type: ignore[attr-defined]
-    axes.legend()  # type: ignore[attr-defined]
-    figure.tight_layout()  # type: ignore[attr-defined]
+        axes.set_ylim(bottom=0)
+    axes.legend()
+    figure.tight_layout()
     path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, metadata={"Date": None})  # type: ignore[attr-defined]
-    pyplot.close(figure)  # type: ignore[arg-type]
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)

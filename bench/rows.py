@@ -9,13 +9,16 @@ from bench.lab import Lab
 from bench.limits import LIMITS as _LIMITS
 from bench.measure import Spread, number
 from bench.report import Report
+from bench.view import BUILDERS
 
 
 def checks(report: Report, lab: Lab) -> None:
     found = check.measure(lab, report.quick)
     us, ratio = found.us, found.ratio
-    report.store = str(lab.store().info("server").get("valkey_version", ""))
-    report.store = f"Valkey {report.store}" if report.store else "Redis"
+    server = lab.store().info("server")
+    report.store = (
+        f"Valkey {server['valkey_version']}" if "valkey_version" in server else f"Redis {server['redis_version']}"
+    )
     on_top, cold = ratio("judge hot", "PyJWT HS256"), ratio("judge cold", "hashes")
     faster = ratio("PyJWT ES256", "verify seen")
     hot = us("judge hot")
@@ -94,7 +97,7 @@ def view(report: Report, lab: Lab) -> None:
 
 def _pauses(report: Report) -> None:
     small = 50_000 if report.quick else 200_000  # plain Python takes its time
-    sizes = {name: pauses.ENTRIES if name == "numpy" else small for name in pauses.BUILDERS}
+    sizes = {name: pauses.ENTRIES if name == "numpy" else small for name in BUILDERS}
     found = {name: pauses.of(name, size, 3 if report.quick else 5) for name, size in sizes.items()}
     works = [work for work in found["numpy"] if work != "nothing"]
     worst = max((found["numpy"][work] for work in works), key=lambda spread: spread.median)
