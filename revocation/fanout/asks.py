@@ -194,10 +194,10 @@ class Asks:
     def _begin(self, message: dict[str, Any]) -> None:
         answerer = self._answerers.get(message["do"])
         realm = _realm(message["body"])
-        if answerer is None or not self._places_to_answer.take(realm):
-            return  # the asker counts this replica as silent
         question, box = message["id"], f"answers:{message['from']}"
         deadline = asyncio.get_running_loop().time() + min(message["left_ms"], _KEEP_MS) / 1000
+        if answerer is None or not self._places_to_answer.take(realm):
+            return  # the asker counts this replica as silent
 
         async def tell(body: Body) -> None:
             await self._say(box, question, body=body)

@@ -88,7 +88,7 @@ class Partition:
     def lacks_key(self, now: float, realms: Iterable[str] | None = None) -> bool:
         """Whether some of these realms (None: any) holds live entries under a key that this replica does not have.
 
-        Costs a pass over a view in which something is amiss: there, what expired at or before `now` is dropped.
+        Where something is amiss, what expired at or before `now` is dropped first.
         """
         names = self.realms if realms is None else realms
         lacking = [history for history in map(self.realm, tuple(names)) if history.lacks_key]
@@ -113,8 +113,12 @@ class Partition:
         expected = before.advance(entry.rows)
         if (entry.realm_seq, entry.realm_digest) != (expected.seq, expected.digest.hex()):
             raise Diverged("realm chain")
-        step = history.append(entry.rows)
-        history.note(entry.rows)
+        step: Step | None = history.append(entry.rows)
+        if not history.can_read(entry.rows):
+            if entry.ops:  # without, it was put back, and may have been there for long
+                history.note(entry.rows)
+            history.restart(history.position)
+            step = None
         self._keep(_Known(entry, self.digest, before.digest))
         self._ops.add(entry.at_ms, entry.realm, entry.ops)
         self.seq, self.digest = entry.seq, entry.digest
@@ -229,7 +233,7 @@ class Partition:
         """
         entries = list(entries)
         for entry in entries:
-            if entry.at_ms > registry.now_ms - RECENT_MS:
+            if entry.ops and entry.at_ms > registry.now_ms - RECENT_MS:
                 self.realm(entry.realm).note(entry.rows)
         retained = _continuous(entries, registry)
         if not retained or _after(retained[-1], registry) != self.digest:

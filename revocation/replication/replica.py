@@ -76,27 +76,25 @@ class Replica:
         self.clock = clock or system_clock()
         self.partition = Partition(options.tags, int(options.op_record_s * 1000))
         self.registry = Registry(Closed.REOPEN)
-        self.state = "starting"
-        self.healing = False
+        self.state, self.healing = "starting", False
         self.heard: float | None = None
         """When the store answered last, by the monotonic clock."""
         self._store, self._options = store, options
         self._on_applied, self._on_confirmed = on_applied, on_confirmed
         self._incarnation: int | None = None
         self._known: set[str] = {options.member}
-        self._read_version = self._held = 0
-        self._reload = self._forked = False
+        self._read_version, self._held = 0, 0
+        self._reload, self._forked, self._remembered = False, False, False
         self._settled_in = True  # whether the store was given what it must know besides, in the latest history
         self._latest = (0, "")
         """Epoch and id of the latest history that this replica has confirmed, or has tried to."""
         self._reader: asyncio.Task[None] | None = None
         self._kick = asyncio.Event()
         self._waiters = Waiters()
-        self._unreadable = False  # whether the view holds something that this replica lacks the key for
         self._retention = Retention(options.log_retention_s, options.longest_log)
         self._usable = asyncio.Event()
         self._store_offset = 0.0
-        self._saw_past = False
+        self._saw_past = self._unreadable = False  # unreadable: the view holds what this replica lacks the key for
         self._trouble = ""
         """The kind of failure of the store that was logged last."""
 
@@ -329,18 +327,20 @@ class Replica:
             raise Superseded(self._options.member)
         if isinstance(incarnation, Closed):
             return _RETRY_S
-        first = self._incarnation is None
         self._incarnation, self._read_version, self._reload, self._forked = incarnation, 0, False, False
         self._known |= set(registry.members)
         self._on_applied(self.index, plan.adopt())
         self._retention.back_to(self.partition.seq)
         self.healing = False
-        try:
-            if first:
+        if not self._remembered:
+            try:
                 await healing.remember(self.index, self._store, self.partition, registry)
-        finally:
-            self._readable()
-            self._start_reading()
+            except Exception:
+                self._load_again()
+                raise
+            self._remembered = True
+        self._start_reading()
+        self._readable()
         log.info("history_confirmed", partition=self.index, proposed=plan.proposed, learned=plan.learned)
         return 0.0
 
@@ -487,7 +487,7 @@ class Replica:
                 self._on_applied(self.index, applied)
                 last = entries[len(applied) - 1]
                 self._retention.note(last.at_ms, last.seq)
-                if self._lacks_key({item.realm for item in applied}):
+                if not self._unreadable and self._lacks_key({item.realm for item in applied}):
                     self._lose_sight()
                 self._waiters.reached(self.partition.seq)
 

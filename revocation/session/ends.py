@@ -30,8 +30,8 @@ class SessionEnds(SessionLists):
     async def end(self, operation: Operation, owner: Owner, session: str, deadline: float) -> Receipt:
         """Ends a session by its sid, or by its handle and owner; idempotent. Raises ServiceError.
 
-        A sid that is not ours, or whose session is over, has its tokens revoked all the same; but with a subject only
-        if it is known to be a session's, and that is not another subject's.
+        A sid that is not ours, or of which there is no record any more, has its tokens revoked all the same. With a
+        subject the session must be that subject's; what has the form of a handle needs one.
         """
         self._revocations.check_op_id(operation)
         require_subject(owner, session)
@@ -60,8 +60,6 @@ class SessionEnds(SessionLists):
             row = (names[0].key_tag, names[0].fingerprint)
             return self._again(place, operation, seen.op, row)
         records = [(name, sealed) for name, sealed in zip(names, seen.records, strict=True) if sealed]
-        if owner.subject and not records:
-            raise over(End.UNKNOWN)
         for name, sealed in records:
             if owner.subject and not sealed.ended:
                 self._require_theirs(self._session(place, sealed, name.handle), owner)

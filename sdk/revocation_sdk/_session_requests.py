@@ -69,7 +69,7 @@ class SessionRequests:
             refresh_token=refresh_token,
             access_token_life_s=access_token_life,
             device=shown,
-            issuer=self._or_default(issuer),
+            issuer=issuer,
             client_id=client_id,
         )
         read = partial(_wire.renewed, request)

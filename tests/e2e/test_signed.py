@@ -197,7 +197,10 @@ def test_an_old_snapshot_with_a_new_welcome_is_never_fresh(relayed: Relayed) -> 
         return [] if what in {"snapshot_chunk", "changes"} else [response]
 
     relayed.relay.meddle = meddle
+    relayed.relay.seen.clear()
     client = relayed.client()
+    never_fresh(relayed, client)
+    until(lambda: "snapshot_end" in map(kind, relayed.relay.seen), "the old snapshot was played")
     never_fresh(relayed, client)
     assert client.follower.lease is None
 

@@ -24,6 +24,7 @@ from revocation_sdk._judge import Facts
 from revocation_sdk._lattice import DENIAL, NEVER, Group, Kind, join_groups, parse_groups
 from revocation_sdk._position import NOWHERE
 from tests.revocation.session_nodes import ISSUER, Nodes, running
+from tests.revocation.turning import eventually
 
 OLD, NEW = "k1:" + "A" * 43, "k9:" + "B" * 43
 REALM, LOG_ID, OTHER_ID = "default", "ab" * 16, "cd" * 16
@@ -113,6 +114,24 @@ async def test_keys_revoked_under_a_removed_secret_are_told_of_and_hold_nobody_u
     assert (line["kids"], line["count"], line["log_level"]) == ("k1", 1, "error")
 
 
+async def test_a_store_that_is_emptied_is_healed_also_of_keys_revoked_under_a_removed_secret(redis_url: str) -> None:
+    async with running(redis_url, secrets=(OLD,)) as nodes:
+        await nodes.caller().revoke(Kind.KEY, "a-key")
+        await nodes.raw.xtrim("revocation:{p0}:log", maxlen=0)  # it is long ago
+    async with running(redis_url, secrets=(NEW, NEW)) as nodes:
+        histories = [node.replicas[0].partition.log_id for node in nodes.nodes]
+        await nodes.raw.flushall()
+        await eventually(
+            lambda: all(
+                node.replicas[0].partition.log_id not in histories and not node.replicas[0].partition.ahead
+                for node in nodes.nodes
+            ),
+            "both are in the new history, and have read what was put back",
+        )
+        await eventually(lambda: all(node.ready for node in nodes.nodes), "both answer again")
+        assert all(("keys_not_refused", (REALM,), 1) in list(gauges(node)) for node in nodes.nodes)
+
+
 async def test_a_key_revoked_a_moment_ago_under_another_secret_is_one_in_use(redis_url: str) -> None:
     """Also to a replica that has only begun: its log tells."""
     async with running(redis_url, secrets=(f"{NEW} {OLD}",)) as nodes:
@@ -172,9 +191,10 @@ def follower_of(*rows: bytes) -> Partition:
     return partition
 
 
-def next_entry(partition: Partition, rows: bytes, at_ms: int = 1_000) -> LogEntry:
+def next_entry(partition: Partition, rows: bytes, at_ms: int = 1_000, ops: str = "aa:bb:0:0:1000") -> LogEntry:
+    """A commit; without op records, rows that somebody put back."""
     position = partition.realm(REALM).position.advance(rows)
-    entry = LogEntry(partition.seq + 1, REALM, position.seq, position.digest.hex(), "", at_ms, rows, "")
+    entry = LogEntry(partition.seq + 1, REALM, position.seq, position.digest.hex(), "", at_ms, rows, ops)
     return replace(entry, digest=chain(partition.digest, entry))
 
 
@@ -192,6 +212,17 @@ def test_a_key_revoked_under_a_key_that_is_not_there_counts_if_it_came_just_now(
     loaded.realm(REALM).view.merge(row(Kind.KEY, 2, NEVER))
     assert not loaded.lacks_key(1e9)
     assert loaded.realm(REALM).orphans == 1
+
+
+def test_a_key_that_was_put_back_holds_nobody_up_and_is_sent_to_nobody() -> None:
+    """Somebody who held it healed the store: that it was revoked is long ago, and clients could not read it."""
+    partition = follower_of(row(Kind.TOKEN, 1, NEVER))
+    before = partition.realm(REALM).position
+    applied = partition.apply(next_entry(partition, row(Kind.KEY, 2, NEVER), ops=""))
+    assert applied.step is None, "clients come again, for a snapshot without it"
+    assert isinstance(partition.realm(REALM).resume(before), str)
+    assert not partition.lacks_key(1e9)
+    assert partition.realm(REALM).orphans == 1
 
 
 @pytest.mark.parametrize("age_ms", [0, RECENT_MS + 1])

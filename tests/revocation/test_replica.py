@@ -95,6 +95,7 @@ async def test_a_load_that_the_store_interrupts_is_done_again(lost: str) -> None
         async with running(store, "second") as second:
             assert not store.lose_reply
             assert len(second.partition.realm("default").view) == 5
+            assert second.partition.recent(), "the retained log is read again, too"
             await asyncio.wait_for(Barrier(second, store, Durability()).prove(), LIMIT_S)
             await commit(store, second, [5])
 
