@@ -30,7 +30,7 @@ from tests.e2e.processes import until
 RECOVERY_S = 45.0
 """After it: not recovered (I3). The goal is ten seconds, on a machine of its own."""
 
-SLOW_S = 12.0
+SLOW_S = 6.0
 """After it the services write down what they wait for."""
 
 GOAL_S = 10.0
