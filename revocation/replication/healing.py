@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from revocation.limits import SUFFIX_BYTES
 from revocation.replication.partition import Applied, Diverged, Partition, Suffix, record_bytes
-from revocation.store import Closed, Heads, LogEntry, Registry, Store
+from revocation.store import LOG_PAGE, Closed, Heads, LogEntry, Registry, Store
 from revocation.store.segments import group_of
 from revocation_sdk._lattice import CUTOFF, FIRST_CUTOFF_KIND, Group, join_groups, parse_groups, row_size
 from revocation_sdk._view import View, rows_missing
@@ -24,7 +24,6 @@ _PIECE = 64 * 1024
 _PIECES = 16
 _BATCH_BYTES = 12_000  # of rows in one script: a few hundred entries, about a millisecond
 _OPS_AT_ONCE = 250
-_READ = 1_000
 _REMEMBERED = 20_000
 
 T = TypeVar("T")
@@ -66,7 +65,7 @@ async def prepare(
 async def _catch_up(index: int, store: Store, partition: Partition, registry: Registry, deliver: Deliver) -> None:
     """Reads on in the old history up to where the new one begins, as far as the log still shows it."""
     while partition.seq < registry.base:
-        entries = await store.read_log(index, partition.seq, min(_READ, registry.base - partition.seq), 0)
+        entries = await store.read_log(index, partition.seq, min(LOG_PAGE, registry.base - partition.seq), 0)
         if not entries:
             return
         try:
@@ -170,7 +169,7 @@ async def remember(index: int, store: Store, partition: Partition, registry: Reg
     """Fills the rings of a freshly loaded partition from the retained log."""
     after, entries, size = max(0, partition.seq - _REMEMBERED), deque[LogEntry](), 0
     while after < partition.seq:
-        read = [entry for entry in await store.read_log(index, after, _READ, 0) if entry.seq <= partition.seq]
+        read = [entry for entry in await store.read_log(index, after, LOG_PAGE, 0) if entry.seq <= partition.seq]
         if not read:
             break
         partition.read_ops(read)

@@ -24,6 +24,7 @@ from revocation.replication.waiting import Waiters
 from revocation.store import (
     HOLD_MS,
     LOADING,
+    LOG_PAGE,
     Closed,
     Durability,
     LogEntry,
@@ -36,7 +37,6 @@ from revocation.store import (
 
 log = structlog.get_logger("revocation.replica")
 
-READ_COUNT = 512
 READ_BLOCK_MS = 1_000
 _RETRY_S = 0.1
 _CATCH_UP_S = 1.0
@@ -447,7 +447,7 @@ class Replica:
         while True:
             try:
                 tail = self._tail_told()
-                entries = await self._store.read_log(self.index, self.partition.seq, READ_COUNT, READ_BLOCK_MS)
+                entries = await self._store.read_log(self.index, self.partition.seq, LOG_PAGE, READ_BLOCK_MS)
                 if not entries and self.partition.seq < tail:
                     # D7 without a next record that would show the gap: all that we lack has been trimmed.
                     raise Diverged("trimmed")

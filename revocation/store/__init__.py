@@ -227,6 +227,9 @@ class Durability:
 LOADING = -1
 """In place of the number that a view holds: it is being loaded, and will go on from where the log ends now."""
 
+LOG_PAGE = 128
+"""Records in one read of the log. A script's operations make one record of up to some 150 kB, so 20 MB at most."""
+
 HOLD_MS = 30_000
 """So long a load that says nothing keeps the log from being trimmed. `lua/beat.lua` has the same."""
 
