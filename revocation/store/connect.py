@@ -15,11 +15,10 @@ from revocation.store.nodes import (
     Nodes,
     OneNode,
     client_of,
-    client_of_primary,
     options_of,
-    sentinel_clients,
 )
 from revocation.store.redis import RedisStore
+from revocation.store.sentinels import NamedPrimary, client_of_primary, sentinel_clients
 
 _FORMS = (
     "redis://[USER:PASSWORD@]HOST:PORT/DB, unix:///PATH, redis+sentinel://HOST:PORT,HOST:PORT/SERVICE or "
@@ -61,7 +60,7 @@ def _nodes(url: str) -> Nodes:
         return OneNode(lambda: client_of(url))
     if kind == "sentinel":
         sentinels, service, options, own = _sentinel(url)
-        return OneNode(lambda: client_of_primary(sentinels, service, options, own))
+        return NamedPrimary(lambda: client_of_primary(sentinels, service, options, own))
     hosts, path, options, own = _parts(url)
     if kind != "cluster" or path or own:
         raise ValueError("neither the one nor the other")

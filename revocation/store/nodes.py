@@ -14,7 +14,6 @@ from typing import Any, Protocol
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import ConnectionError, RedisError
@@ -23,7 +22,6 @@ Address = tuple[str, int]
 
 _SOCKET_TIMEOUT_S = 5.0
 _CONNECT_TIMEOUT_S = 2.0
-_SENTINEL_TIMEOUT_S = 1.0
 
 
 class Nodes(Protocol):
@@ -38,6 +36,9 @@ class Nodes(Protocol):
     def doubt(self) -> None:
         """Something failed: the next call finds out anew who holds what."""
 
+    async def moved(self) -> bool:
+        """Whether other servers serve by now than those in use, which would not tell."""
+
     async def forget(self) -> None:
         """Drops all connections, and doubts."""
 
@@ -46,7 +47,7 @@ class Nodes(Protocol):
 
 
 class OneNode:
-    """One server. `make` makes its client; with Sentinel, one that asks who the primary is whenever it connects."""
+    """One server. `make` makes its client."""
 
     def __init__(self, make: Callable[[], Redis]) -> None:
         self._make = make
@@ -62,6 +63,10 @@ class OneNode:
 
     def doubt(self) -> None:
         """Nothing to find out."""
+
+    async def moved(self) -> bool:
+        """Never: there is one."""
+        return False
 
     async def forget(self) -> None:
         """Begins anew with another client; commands under way on the old one fail."""
@@ -98,6 +103,10 @@ class ClusterNodes:
     def doubt(self) -> None:
         """The next call asks for the slots again."""
         self._ranges = []
+
+    async def moved(self) -> bool:
+        """Never: nodes of a cluster know of each other, and one that is cut off from most refuses."""
+        return False
 
     async def forget(self) -> None:
         """Drops all connections; commands under way fail."""
@@ -165,33 +174,3 @@ def client_with(options: dict[str, Any]) -> Redis:
 def client_of(url: str) -> Redis:
     """A client for one server."""
     return client_with(options_of(url))
-
-
-def client_of_primary(
-    sentinels: Sequence[Address], service: str, options: dict[str, Any], sentinel_options: dict[str, Any]
-) -> Redis:
-    """A client of whatever server the Sentinels call the primary at the moment of connecting."""
-    sentinel = _sentinel(sentinels, options, sentinel_options)
-    primary: Redis = sentinel.master_for(service, **_own_tls(options))
-    return primary
-
-
-def sentinel_clients(
-    sentinels: Sequence[Address], options: dict[str, Any], sentinel_options: dict[str, Any]
-) -> list[Redis]:
-    """A client for each of the Sentinels themselves."""
-    return list(_sentinel(sentinels, options, sentinel_options).sentinels)
-
-
-def _sentinel(sentinels: Sequence[Address], options: dict[str, Any], sentinel_options: dict[str, Any]) -> Sentinel:
-    """Sentinels are spoken to as the data nodes are, in plain text or by TLS, and must answer sooner."""
-    own: dict[str, Any] = {"socket_timeout": _SENTINEL_TIMEOUT_S, "socket_connect_timeout": _SENTINEL_TIMEOUT_S}
-    own |= {name: value for name, value in _own_tls(options).items() if name == "retry" or name.startswith("ssl")}
-    return Sentinel(sentinels, sentinel_kwargs=own | sentinel_options)  # type: ignore[no-untyped-call]
-
-
-def _own_tls(options: dict[str, Any]) -> dict[str, Any]:
-    """redis-py's Sentinel wants a flag where a URL gives a class of connections."""
-    options = options.copy()
-    options["ssl"] = options.pop("connection_class", None) is not None
-    return options

@@ -8,12 +8,14 @@ caller's op id settles it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import (
     AuthenticationError,
@@ -55,10 +57,15 @@ from revocation.store.segments import split, split_all
 from revocation.store.trouble import describe, did_nothing, kind_of
 from revocation_sdk._audit import AuditPoint
 
+log = structlog.get_logger("revocation.store")
+
 _OWN_SCRIPTS = ("commit", "barrier", "beat", "open", "confirm", "settle", "strike", "propose", "segments")
 _SCRIPTS = (*_OWN_SCRIPTS, *SESSION_SCRIPTS, *AUDIT_SCRIPTS)
 _SAFE_POLICIES = ("noeviction",)
 _OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
+_LOOK_S = 1.0
+"""How often Sentinels are asked whether the primary in use is still theirs."""
+
 _LONGEST_WAIT_MS = 2_500  # of a blocked command: well below a socket's time-out, or it would look like a dead server
 
 
@@ -92,6 +99,7 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
             for name in _SCRIPTS
         }
         self._shas: dict[str, str] = {}
+        self._looking: asyncio.Task[None] | None = None
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> RedisStore:
@@ -108,11 +116,20 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
                     "the store refuses this service: check user and password in its URL, and the rights of the user"
                 ) from error
             raise
+        self._looking = self._looking or asyncio.create_task(self._look_where_it_is(), name="store-primary")
         return names[0]
 
     async def reconnect(self) -> None:
         """Drops all connections and finds out anew who the primary is."""
         await self._call(self._nodes.forget())
+
+    async def _look_where_it_is(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            with contextlib.suppress(StoreUnavailable):
+                if await self._call(self._nodes.moved()):
+                    log.warning("store_moved", hint="Sentinel names another primary; the one in use is left")
+                    await self.reconnect()
 
     async def _check(self, client: Redis) -> str:
         name, version = _product(await self._call(client.info("server")))
@@ -147,6 +164,9 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
             self._shas[name] = await self._call(client.script_load(source))
 
     async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking})
         await self._nodes.aclose()
 
     # -- scripts ------------------------------------------------------------------------------------------------

@@ -96,6 +96,28 @@ async def test_commits_go_on_after_a_failover_by_sentinel(servers: Servers, conn
     assert sorted(roles) == ["master", "slave"]
 
 
+def lock_sentinels_out(primary: Server) -> None:
+    """They can neither watch the primary any more nor demote it; everybody else stays connected."""
+    primary.call("CONFIG", "SET", "requirepass", "another one")
+    primary.config["requirepass"] = "another one"
+    watching = [client["id"] for client in primary.call("CLIENT LIST") if client["name"].startswith("sentinel-")]
+    assert watching
+    for number in watching:
+        primary.call("CLIENT", "KILL", "ID", number)
+
+
+@pytest.mark.slow
+async def test_a_primary_that_goes_on_beside_the_one_that_sentinels_name_is_left(
+    servers: Servers, connected: Connect
+) -> None:
+    primary, _, url = sentinel_setup(servers)
+    actor = await alone(await connected(url, primary))
+    await actor.commit(operation(1, subjects(7)))
+    lock_sentinels_out(primary)
+    await heal(actor)
+    assert primary.info("replication")["role"] == "master", "it does not know that it was replaced"
+
+
 async def test_a_primary_that_was_demoted_is_left_by_itself(servers: Servers) -> None:
     primary = servers.start()
     other = servers.start(replica_of=primary)
