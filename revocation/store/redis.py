@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -30,17 +29,12 @@ from redis.exceptions import (
 from revocation.store import (
     FORMAT,
     NO_AUDIT,
-    SLOT_S,
     Closed,
     Committed,
-    Denials,
     Durability,
     Heads,
     LogEntry,
-    Member,
     Op,
-    OpResult,
-    OpState,
     Registry,
     Standing,
     StoreRefused,
@@ -53,9 +47,16 @@ from revocation.store.nodes import Nodes, OneNode, client_of
 from revocation.store.redis_audit import AUDIT_SCRIPTS, AUDITED_SCRIPTS, RedisAudit, audit_point
 from revocation.store.redis_mailbox import RedisMailbox
 from revocation.store.redis_sessions import SESSION_SCRIPTS, RedisSessions
-from revocation.store.segments import split, split_all
+from revocation.store.redis_wire import (
+    closed_of,
+    log_entry,
+    op_arguments,
+    op_result,
+    registry_of,
+    standing_arguments,
+)
+from revocation.store.segments import split_all
 from revocation.store.trouble import describe, did_nothing, kind_of
-from revocation_sdk._audit import AuditPoint
 
 log = structlog.get_logger("revocation.store")
 
@@ -181,7 +182,7 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
         audits: Mapping[str, bytes] = NO_AUDIT,
     ) -> Committed | Closed:
         arguments: list[Any] = [
-            *_who(who),
+            *standing_arguments(who),
             caller_ms,
             self._skew_ms,
             self._op_retention_ms,
@@ -190,7 +191,7 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
             len(ops),
         ]
         for op in ops:
-            arguments += _op_arguments(op)
+            arguments += op_arguments(op)
         for audited in audits.items():
             arguments += audited
         reply, copies = await self._durably("commit", partition, arguments, durability)
@@ -198,14 +199,14 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
             return Closed(reply[0].decode())
         points = {realm: audit_point(*point) for realm, *point in zip(*[iter(reply[4])] * 3, strict=True)}
         results = tuple(
-            _op_result(result, points.get(op.realm.encode())) for op, result in zip(ops, reply[3], strict=True)
+            op_result(result, points.get(op.realm.encode())) for op, result in zip(ops, reply[3], strict=True)
         )
         return Committed(int(reply[1]), int(reply[2]), results, copies)
 
     async def barrier(
         self, partition: int, who: Standing, caller_ms: int, durability: Durability, *, newcomer: bool = False
     ) -> Tail | Closed:
-        arguments = [*_who(who), caller_ms, self._skew_ms, durability.replicas, int(newcomer)]
+        arguments = [*standing_arguments(who), caller_ms, self._skew_ms, durability.replicas, int(newcomer)]
         reply, copies = await self._durably("barrier", partition, arguments, durability)
         if len(reply) == 1:
             return Closed(reply[0].decode())
@@ -228,7 +229,7 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
         reply = await self._run(
             "beat", partition, member, incarnation, log_id, caller_ms, self._skew_ms, read, trim_below, applied
         )
-        return _registry(reply)
+        return registry_of(reply)
 
     async def open_history(
         self, partition: int, seen: str, log_id: str, settle_ms: int, members: Sequence[str], epoch: int = 0
@@ -239,47 +240,47 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
                 f"the store is laid out as format {reply[1].decode()} with {reply[2].decode()} partitions; this "
                 f"service uses format {FORMAT} with {self.partitions}. Use an empty store, which the replicas fill"
             )
-        return _closed(reply)
+        return closed_of(reply)
 
     async def confirm(
         self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str]
     ) -> int | Closed:
         own = "" if incarnation is None else incarnation
         reply = await self._run("confirm", partition, log_id, member, own, caller_ms, self._skew_ms, *known)
-        return _closed(reply) or int(reply[1])
+        return closed_of(reply) or int(reply[1])
 
     async def settle(self, partition: int, log_id: str, settle_ms: int) -> Closed | None:
-        return _closed(await self._run("settle", partition, log_id, settle_ms))
+        return closed_of(await self._run("settle", partition, log_id, settle_ms))
 
     async def strike(
         self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int
     ) -> Closed | None:
         own = "" if incarnation is None else incarnation
-        return _closed(await self._run("strike", partition, log_id, member, mode, own, silent_ms))
+        return closed_of(await self._run("strike", partition, log_id, member, mode, own, silent_ms))
 
     async def propose(
         self, partition: int, log_id: str, clock: int, realm: str, rows: bytes, ops: str
     ) -> Closed | None:
         groups = list(split_all(rows))
         flat = [argument for group in groups for argument in group]
-        return _closed(
+        return closed_of(
             await self._run("propose", partition, log_id, clock, self._op_retention_ms, realm, ops, len(groups), *flat)
         )
 
     async def segment_names(self, partition: int, log_id: str, realm: str, start: int, stop: int) -> list[str] | Closed:
         reply = await self._run("segments", partition, log_id, realm, "names", start, stop)
-        return _closed(reply) or [name.decode() for name in reply[1:]]
+        return closed_of(reply) or [name.decode() for name in reply[1:]]
 
     async def segment_rows(
         self, partition: int, log_id: str, realm: str, wanted: Sequence[tuple[str, int]], size: int
     ) -> list[bytes] | Closed:
         flat = [argument for pair in wanted for argument in pair]
         reply = await self._run("segments", partition, log_id, realm, "rows", *flat, size)
-        return _closed(reply) or list(reply[1:])
+        return closed_of(reply) or list(reply[1:])
 
     async def heads(self, partition: int, log_id: str) -> Heads | Closed:
         reply = await self._run("segments", partition, log_id, "", "tail")
-        if closed := _closed(reply):
+        if closed := closed_of(reply):
             return closed
         pairs = zip(reply[3][::2], (text.decode().split(" ") for text in reply[3][1::2]), strict=True)
         realms = {realm.decode(): (int(seq), digest) for realm, (seq, digest) in pairs}
@@ -292,7 +293,7 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
         key = self._key(partition, "log")
         client = await self._serving(key)
         reply = await self._call(client.xread({key: f"{after}-0"}, count, min(block_ms, _LONGEST_WAIT_MS) or None))
-        return [_log_entry(record_id, fields) for _, records in reply or () for record_id, fields in records]
+        return [log_entry(record_id, fields) for _, records in reply or () for record_id, fields in records]
 
     async def agree_on_secret(self, commitments: dict[str, str]) -> tuple[str, ...]:
         key = self._key(0, "secrets")
@@ -426,90 +427,3 @@ def _product(server: dict[str, Any]) -> tuple[str, tuple[int, ...]]:
 
 def _dotted(version: tuple[int, ...]) -> str:
     return ".".join(map(str, version))
-
-
-def _who(who: Standing) -> tuple[str, str, int]:
-    return who.log_id, who.member, who.incarnation
-
-
-def _closed(reply: list[Any]) -> Closed | None:
-    return None if reply[0] == b"ok" else Closed(reply[0].decode())
-
-
-def _op_arguments(op: Op) -> list[Any]:
-    groups: list[Any] = []
-    count = 0
-    for group in op.groups:
-        if isinstance(group, Denials):
-            for name, due, rows in split(group.kind, group.key_tag, group.rows):
-                groups += ["s" if group.if_session else "d", int(group.kind), group.key_tag, name, due, rows]
-                count += 1
-        else:
-            groups += ["c", int(group.kind), group.key_tag, group.horizon_s, SLOT_S, group.fingerprints]
-            count += 1
-    return [op.realm, op.key, op.digest, count, *groups]
-
-
-def _op_result(reply: list[bytes], audit: AuditPoint | None) -> OpResult:
-    state = OpState(reply[0].decode())
-    if state is OpState.CONFLICT:
-        return OpResult(state)
-    version, at, expires, seq, realm_seq = map(int, reply[1:6])
-    digest = bytes.fromhex(reply[6].decode())
-    return OpResult(state, version, at, expires, seq, realm_seq, digest, audit if state is OpState.DONE else None)
-
-
-def _registry(reply: list[Any]) -> Registry:
-    closed = Closed(reply[0].decode()) if reply[0] else None
-    if len(reply) == 1:
-        return Registry(closed)
-    meta = json.loads(reply[2])
-    if not meta:
-        return Registry(closed, int(reply[1]))
-    members = {reply[i].decode(): _member(reply[i + 1]) for i in range(3, len(reply), 2)}
-    return Registry(
-        closed=closed,
-        now_ms=int(reply[1]),
-        log_id=meta.get("log", ""),
-        settled=meta.get("settled") == "1",
-        opened_ms=int(meta.get("opened", 0)),
-        previous=meta.get("prev", ""),
-        base=int(meta.get("base", 0)),
-        base_digest=meta.get("base_digest", "0" * 40),
-        full=meta.get("full") == "1",
-        seq=int(meta.get("seq", 0)),
-        digest=meta.get("digest", "0" * 40),
-        clock=int(meta.get("clock", 0)),
-        version=int(meta.get("reg", 0)),
-        usable=meta.get("usable") == "1",
-        replicas=int(meta.get("replicas", 0)),
-        nodes=int(meta.get("nodes", 0)),
-        epoch=int(meta.get("epoch", 0)),
-        members=members,
-    )
-
-
-def _member(text: bytes) -> Member:
-    record = json.loads(text)
-    return Member(
-        int(record["inc"]),
-        record["log"],
-        int(record["reg"]),
-        int(record["read"]),
-        bool(record["act"]),
-        int(record["beat"]),
-        int(record.get("at", 0)),
-    )
-
-
-def _log_entry(record_id: bytes, fields: dict[bytes, bytes]) -> LogEntry:
-    return LogEntry(
-        seq=int(record_id.split(b"-")[0]),
-        realm=fields[b"r"].decode(),
-        realm_seq=int(fields[b"q"]),
-        realm_digest=fields[b"d"].decode(),
-        digest=fields[b"p"].decode(),
-        at_ms=int(fields[b"t"]),
-        rows=fields[b"b"],
-        ops=fields[b"o"].decode(),
-    )
