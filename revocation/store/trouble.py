@@ -7,25 +7,32 @@ import ssl
 
 from redis.asyncio.sentinel import MasterNotFoundError
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     BusyLoadingError,
-    MovedError,
+    ClusterDownError,
+    MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
     TimeoutError,
+    TryAgainError,
 )
 
+# What redis-py has a class for has lost its error code.
 _BY_TYPE: tuple[tuple[type[BaseException], str], ...] = (
     (MasterNotFoundError, "no_primary"),
     (BusyLoadingError, "loading"),
+    (MasterDownError, "loading"),  # which redis-py takes for a ClusterDownError
     (NoPermissionError, "rights"),
     (AuthenticationError, "credentials"),
     (ReadOnlyError, "read_only"),
     (OutOfMemoryError, "memory"),
-    (MovedError, "moved"),
+    (AskError, "moved"),  # and MovedError with it
+    (TryAgainError, "moved"),
+    (ClusterDownError, "moved"),
     (ssl.SSLEOFError, "unreachable"),
     (ssl.SSLError, "tls"),
     (TimeoutError, "timeout"),
@@ -37,6 +44,8 @@ _BY_CODE = {
 }  # fmt: skip
 _BEFORE_ANYTHING = frozenset(_BY_CODE.values()) | {"no_primary"}
 """Said by the server before it runs a script, or at its first write; or there was nobody to connect to."""
+_IN_A_SCRIPT = re.compile(r"Script attempted to \w+ a .*(non local key|cluster is down)")
+"""Said of a key that a script comes to while its slot moves, or whose part of the cluster is down."""
 
 
 def kind_of(error: BaseException) -> str:
@@ -46,13 +55,14 @@ def kind_of(error: BaseException) -> str:
             if isinstance(link, kind):
                 return name
     if isinstance(error, ResponseError):
-        return _BY_CODE.get(code_of(error), "other")
+        return "moved" if _IN_A_SCRIPT.search(str(error)) else _BY_CODE.get(code_of(error), "other")
     return "unreachable" if isinstance(error, OSError | RuntimeError | AttributeError | RedisError) else "other"
 
 
 def did_nothing(error: BaseException) -> bool:
     """Whether the command that failed has certainly not run, not even a part of it."""
-    return kind_of(error) in _BEFORE_ANYTHING or isinstance(error.__context__, ConnectionRefusedError)
+    before = kind_of(error) in _BEFORE_ANYTHING and not _IN_A_SCRIPT.search(str(error))
+    return before or isinstance(error.__context__, ConnectionRefusedError)
 
 
 def code_of(error: BaseException) -> str:

@@ -7,6 +7,7 @@ import ssl
 import pytest
 import redis.asyncio.sentinel
 from redis import exceptions as errors
+from redis._parsers.base import BaseParser
 
 from revocation.store.hints import HINTS
 from revocation.store.trouble import did_nothing, kind_of
@@ -34,6 +35,37 @@ CASES: list[tuple[Exception, str, bool]] = [
 
 @pytest.mark.parametrize(("error", "kind", "nothing"), CASES, ids=lambda value: str(value)[:30])
 def test_every_error_has_its_kind(error: Exception, kind: str, nothing: bool) -> None:
+    assert (kind_of(error), did_nothing(error)) == (kind, nothing)
+
+
+ELSEWHERE = "access a non local key in a cluster node script: 1f, on @user_script:9."
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "nothing"),
+    [
+        ("MOVED 3999 10.0.0.1:6381", "moved", True),
+        ("ASK 3999 10.0.0.1:6381", "moved", True),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", "moved", True),
+        ("CLUSTERDOWN Hash slot not served", "moved", True),
+        (f"ERR Script attempted to {ELSEWHERE}", "moved", False),
+        ("ERR Script attempted to execute a command while the cluster is down", "moved", False),
+        ("ERR Script attempted to execute nonsense", "other", False),
+        ("MASTERDOWN Link with MASTER is down", "loading", True),
+        ("LOADING Redis is loading the dataset in memory", "loading", True),
+        ("BUSY Redis is busy running a script", "busy", True),
+        ("NOAUTH Authentication required.", "credentials", True),
+        ("WRONGPASS invalid username-password pair", "credentials", True),
+        ("NOPERM this user has no permissions", "rights", True),
+        ("READONLY You can't write against a read only replica.", "read_only", True),
+        ("OOM command not allowed when used memory > 'maxmemory'.", "memory", True),
+        ("MISCONF Redis is configured to save RDB snapshots", "disk", True),
+        ("NOREPLICAS Not enough good replicas to write.", "replicas", True),
+    ],
+)
+def test_what_a_server_says_is_known_as_the_driver_hands_it_on(said: str, kind: str, nothing: bool) -> None:
+    """It makes some of these classes of its own, whose text lacks the code."""
+    error = BaseParser.parse_error(said)  # type: ignore[no-untyped-call]
     assert (kind_of(error), did_nothing(error)) == (kind, nothing)
 
 
