@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.e2e.installation import Installation, kill_pid, pid_of_store
+from tests.e2e.installation import Installation, Replica, kill_pid, pid_of_store
 from tests.e2e.load import Load, assert_done_once, assert_kept, assert_logged_once
 
 pytestmark = pytest.mark.e2e
@@ -52,6 +52,11 @@ def test_killing_the_owner_of_a_shared_store_or_a_replica_loses_nothing(installa
         verifier.ask(do="sample", tokens=load.tokens)
     load.start(client, pause_s=0.03)
     load.until_more(50)
+    victim = followed(installation)
+    victim.kill()
+    load.until_more(50)
+    installation.all_moved(victim)
+    victim.start()
     for crash in ("owner", "replica and owner", "both replicas"):
         victims = {"owner": [], "both replicas": replicas}.get(crash, [random.choice(replicas)])
         for victim in victims:
@@ -68,3 +73,9 @@ def test_killing_the_owner_of_a_shared_store_or_a_replica_loses_nothing(installa
     assert_kept(load, installation.verifiers)
     assert_done_once(load, client)
     assert_logged_once(load, installation.owner_url)
+
+
+def followed(installation: Installation) -> Replica:
+    """The replica that the first verifier follows."""
+    name = installation.verifiers[0].ask(do="state")["replica"]
+    return next(replica for replica in installation.replicas if replica.id == name)

@@ -11,13 +11,14 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-import redis
 import trustme
 
 from revocation.store.hints import HINTS
 from tests.e2e.installation import MAX_STALENESS_S, Installation, Replica
+from tests.e2e.load import assert_logged_once
 from tests.e2e.processes import until
 from tests.e2e.rpc import a_revocation, call, stub
+from tests.e2e.under_load import begin
 from tests.servers import NoServer, Server, find_tls_binary, free_port
 
 pytestmark = pytest.mark.e2e
@@ -202,32 +203,32 @@ def test_sentinels_that_name_no_primary(installation: Installation) -> None:
 
 
 def test_slots_of_a_cluster_that_move_while_revocations_go_on(installation: Installation) -> None:
-    """MOVED and ASK: the keys of a partition go to another node, live; every op id has one record afterwards."""
+    """MOVED and ASK: the keys of a partition go to another node, live. Nobody acknowledges or vouches while they are
+    on their way; every op id has one record afterwards."""
     nodes = installation.servers.cluster(3)
-    with serving(installation, f"redis+cluster://{nodes[0].address}") as (_, service):
-        slot = int(nodes[0].call("CLUSTER", "KEYSLOT", "revocation:{p0}:meta"))
-        source = nodes[slot * 3 // 16_384]
-        target = nodes[(nodes.index(source) + 1) % 3]
-        source_id, target_id = (node.call("CLUSTER", "MYID") for node in (source, target))
-        target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
-        source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
-        requests = [a_revocation() for _ in range(40)]
-        for request in requests[:20]:
-            call(service.Revoke, request, timeout=0.5)
-        while keys := source.call("CLUSTER", "GETKEYSINSLOT", slot, 100):
-            source.call("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
-        for node in (target, source):
-            node.call("CLUSTER", "SETSLOT", slot, "NODE", target_id)
-        for request in requests:
-            until(lambda request=request: call(service.Revoke, request).code == "OK", "it is acknowledged")  # type: ignore[misc]
-        assert len(logged_ops(target)) == len(set(logged_ops(target))) == len(requests) + 1
-
-
-def logged_ops(store: Server) -> list[bytes]:
-    """The keys of all operations in the log."""
-    with redis.Redis(port=store.port) as client:
-        records: Any = client.xrange("revocation:{p0}:log")
-    return [op.split(b":")[0] for _, fields in records for op in fields[b"o"].split()]
+    under = begin(installation, f"redis+cluster://{nodes[0].address}")
+    before, opened, alive = installation.snapshots(), under.opened(), installation.signer.sign()
+    slot = int(nodes[0].call("CLUSTER", "KEYSLOT", "revocation:{p0}:meta"))
+    source = nodes[slot * 3 // 16_384]
+    target = nodes[(nodes.index(source) + 1) % 3]
+    source_id, target_id = (node.call("CLUSTER", "MYID") for node in (source, target))
+    target.call("CLUSTER", "SETSLOT", slot, "IMPORTING", source_id)
+    source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", target_id)
+    while keys := source.call("CLUSTER", "GETKEYSINSLOT", slot, 20):
+        source.call("MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", *keys)
+    for replica in installation.replicas:
+        until(lambda replica=replica: told(replica, "moved"), "the log tells of it")  # type: ignore[misc]
+        assert replica.metric("store_errors_total", kind="moved") > 0
+        assert not replica.metric("store_errors_total", kind="other"), "something was said that nobody understood"
+    for verifier in installation.verifiers:
+        until(lambda verifier=verifier: verifier.why(alive) == "unknown", f"{verifier.name} is stale")  # type: ignore[misc]
+    for node in (target, source):
+        node.call("CLUSTER", "SETSLOT", slot, "NODE", target_id)
+    under.load.until_more(50)
+    assert under.opened() > opened, "the other node is another store"
+    assert installation.snapshots() == before, "a connected client had to take a snapshot"
+    under.finish()
+    assert_logged_once(under.load, target.url)
 
 
 # -- TLS --------------------------------------------------------------------------------------------------------------
