@@ -38,6 +38,14 @@ class Parts(NamedTuple):
     signature: bytes
 
 
+class Identity(NamedTuple):
+    """By what a token is taken back."""
+
+    token_id: str
+    issuer: str | None
+    expires_at: float
+
+
 @dataclass(frozen=True, slots=True)
 class Claims:
     """Claims whose types are right. Of their truth this says nothing."""
@@ -47,6 +55,11 @@ class Claims:
     expires_at: float
     issued_at: float | None
     not_before: float | None
+
+    @property
+    def identity(self) -> Identity:
+        """By what this token is taken back."""
+        return Identity(self.facts.token_id or "", self.facts.issuer, self.expires_at)
 
 
 def take_apart(token: str | bytes) -> Parts:
@@ -106,12 +119,10 @@ def accepted_types(types: Iterable[str | None]) -> frozenset[str | None]:
 def read_claims(parts: Parts, version_claim: str | None, client_claim: str, issuer_skew_s: float) -> Claims:
     """The claims, each of the type that it must have. Raises TokenInvalid."""
     values = read_object(parts.payload)
-    expires_at = _time(values, "exp")
-    if expires_at is None:
-        raise TokenInvalid("`exp` is missing: what never expires can not be taken back for good", reason="claims")
+    token_id, issuer, expires_at = _identity(values, parts)
     facts = Facts(
-        issuer=_name(values, "iss", MAX_ISSUER_BYTES),
-        token_id=_name(values, "jti") or signing_input_id(parts.signing_input),
+        issuer=issuer,
+        token_id=token_id,
         sid=_name(values, "sid"),
         subject=_name(values, "sub"),
         client_id=_name(values, client_claim) or _name(values, "azp"),
@@ -120,6 +131,11 @@ def read_claims(parts: Parts, version_claim: str | None, client_claim: str, issu
         issuer_skew_s=issuer_skew_s,
     )
     return Claims(values, facts, expires_at, facts.issued_at, _time(values, "nbf"))
+
+
+def read_identity(parts: Parts) -> Identity:
+    """What names a token for good, whatever its other claims are. Raises TokenInvalid."""
+    return _identity(read_object(parts.payload), parts)
 
 
 def seconds(name: str, value: float) -> float:
@@ -179,6 +195,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
+
+
+def _identity(values: Mapping[str, Any], parts: Parts) -> Identity:
+    expires_at = _time(values, "exp")
+    if expires_at is None:
+        raise TokenInvalid("`exp` is missing: what never expires can not be taken back for good", reason="claims")
+    issuer = _name(values, "iss", MAX_ISSUER_BYTES)
+    return Identity(_name(values, "jti") or signing_input_id(parts.signing_input), issuer, expires_at)
 
 
 def _time(values: Mapping[str, Any], name: str) -> float | None:

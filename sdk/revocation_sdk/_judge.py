@@ -41,6 +41,7 @@ class Facts(NamedTuple):
     kid: str | None = None
     """The kid under which one's own key set lists the key that verified; never the header's alone."""
     thumbprint: str | None = None
+    """Of the key that verified, RFC 7638; a kid as well."""
     issuer_skew_s: float = 0.0
     more_kids: tuple[str, ...] = ()
     """Further kids of the same key, where a key set lists it twice."""
@@ -194,7 +195,8 @@ def _both_issuers(issuer: str | None, value: str | None) -> Names:
 
 
 def _key_names(facts: Facts) -> Names:
-    kids = [kid for kid in (facts.kid, *facts.more_kids) if kid]
+    # The thumbprint is a kid, too: the one that our issuers write unless they are given another.
+    kids = dict.fromkeys(kid for kid in (facts.kid, *facts.more_kids, facts.thumbprint) if kid)
     names = [name for kid in kids for name in _both_issuers(facts.issuer, "kid:" + kid)]
     return names + ([(None, "jkt:" + facts.thumbprint)] if facts.thumbprint else [])
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from revocation_sdk._core import CHECK_TIMEOUT_S, Answer, Core
 from revocation_sdk._judge import Facts
 from revocation_sdk._recent import Recent
-from revocation_sdk.errors import ServiceError, StatusUnknown, TokenRevoked
+from revocation_sdk.errors import ConfigError, ServiceError, StatusUnknown, TokenRevoked
 from revocation_sdk.types import Freshness
 
 AT_ONCE = 32
@@ -57,16 +57,16 @@ class RemoteChecks:
         known = self._recall(facts, max_staleness)
         if known is not None:
             return known
-        self._free.take(age_s)
+        place = self._free.take(age_s)
         try:
             asked = self._begin()
             try:
                 for variant in _variants(facts):
                     asked = asked._replace(answer=self._core.ask(variant, self._left(asked)))
-            except (TokenRevoked, ServiceError) as error:
+            except (TokenRevoked, ServiceError, ConfigError) as error:
                 raise self._failed(facts, asked, error, age_s) from None
         finally:
-            self._free.give()
+            place.release()
         return self._answered(facts, asked, max_staleness, age_s)
 
     async def ask_async(self, facts: Facts, max_staleness: float, age_s: float | None) -> Vouched:
@@ -74,16 +74,16 @@ class RemoteChecks:
         known = self._recall(facts, max_staleness)
         if known is not None:
             return known
-        self._free.take(age_s)
+        place = self._free.take(age_s)
         try:
             asked = self._begin()
             try:
                 for variant in _variants(facts):
                     asked = asked._replace(answer=await self._core.ask_async(variant, self._left(asked)))
-            except (TokenRevoked, ServiceError) as error:
+            except (TokenRevoked, ServiceError, ConfigError) as error:
                 raise self._failed(facts, asked, error, age_s) from None
         finally:
-            self._free.give()
+            place.release()
         return self._answered(facts, asked, max_staleness, age_s)
 
     def _begin(self) -> _Asked:
@@ -94,11 +94,12 @@ class RemoteChecks:
         return max(0.0, asked.mono + CHECK_TIMEOUT_S - self._clock.mono())
 
     def _failed(
-        self, facts: Facts, asked: _Asked, error: TokenRevoked | ServiceError, age_s: float | None
+        self, facts: Facts, asked: _Asked, error: TokenRevoked | ServiceError | ConfigError, age_s: float | None
     ) -> Exception:
         if isinstance(error, TokenRevoked):
             self._known.put(facts, asked._replace(revoked=(error.target, error.since)))
             return error
+        # A ConfigError here is a credential that cannot be read, perhaps only while it is being replaced.
         return StatusUnknown("the view is stale, and the service gave no answer", age_s=age_s, reason=error.reason)
 
     def _answered(self, facts: Facts, asked: _Asked, max_staleness: float, age_s: float | None) -> Vouched:
@@ -128,18 +129,18 @@ class _Places:
     """So many at once. Whoever finds none free is refused rather than made to wait."""
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
         self._semaphore = threading.BoundedSemaphore(AT_ONCE)
+        self._pid = os.getpid()  # last: in a child, another thread must not take the parent's for the child's
 
-    def take(self, age_s: float | None) -> None:
+    def take(self, age_s: float | None) -> threading.BoundedSemaphore:
+        """A place; whoever took it releases it, there and nowhere else: meanwhile, another thread may begin anew."""
         if self._pid != os.getpid():  # a child: those who would give back are not here
             self.__init__()  # type: ignore[misc]
-        if not self._semaphore.acquire(blocking=False):
+        semaphore = self._semaphore
+        if not semaphore.acquire(blocking=False):
             text = "the view is stale, and too many checks are under way"
             raise StatusUnknown(text, age_s=age_s, reason="overloaded")
-
-    def give(self) -> None:
-        self._semaphore.release()
+        return semaphore
 
 
 def _variants(facts: Facts) -> list[Facts]:

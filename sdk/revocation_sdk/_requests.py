@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from revocation_api.v1 import revocation_pb2
 from revocation_api.v1.revocation_pb2_grpc import RevocationServiceStub
 from revocation_sdk import _wire
-from revocation_sdk._compact import read_claims, take_apart
+from revocation_sdk._compact import Identity, read_identity, take_apart
 from revocation_sdk._judge import Facts
 from revocation_sdk._operation import Operation, build
 from revocation_sdk._position import decode_positions
@@ -81,13 +81,17 @@ class Requests:
         if token is not None:
             if issuer is not None or expires_at is not None:
                 raise InvalidRequest("a token names its issuer and expiry by itself", field="token")
-            named = read_claims(take_apart(token), None, "client_id", 0)
-            jti, issuer, expires_at = named.facts.token_id, named.facts.issuer, named.expires_at
-        elif expires_at is None:
+            return self.revoke_identity(read_identity(take_apart(token)), op_id, reason)
+        if expires_at is None:
             raise InvalidRequest("jti= needs expires_at=", field="expires_at")
-        else:
-            issuer = self._or_default(issuer)
-        target = build(revocation_pb2.TokenTarget, jti=jti, issuer=issuer, expires_at=seconds(expires_at))
+        assert jti is not None
+        return self.revoke_identity(Identity(jti, self._or_default(issuer), expires_at), op_id, reason)
+
+    def revoke_identity(self, named: Identity, op_id: str | None, reason: str) -> Operation[Receipt]:
+        """By what was read of a token already. An issuer that it does not name is not made up."""
+        target = build(
+            revocation_pb2.TokenTarget, jti=named.token_id, issuer=named.issuer, expires_at=seconds(named.expires_at)
+        )
         return self._revoke(op_id, reason, token=target)
 
     def revoke_tokens(

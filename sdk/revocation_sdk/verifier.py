@@ -171,16 +171,16 @@ class Verifier:
             StatusUnknown: There are no keys to verify with.
             ServiceError: As `client.revoke_token`.
         """
-        self._known(token, self._keys.current() or self._keys.wait(FETCH_TIMEOUT_S))
-        return self._core.run(self._revocation(token, op_id, reason), timeout)
+        seen = self._known(token, self._keys.current() or self._keys.wait(FETCH_TIMEOUT_S))
+        return self._core.run(self._revocation(seen.claims, op_id, reason), timeout)
 
     async def revoke_async(
         self, token: str | bytes, *, op_id: str | None = None, timeout: float = CALL_TIMEOUT_S, reason: str = ""
     ) -> Receipt:
         """As `revoke`, without blocking the event loop."""
         keys = self._keys.current() or await asyncio.to_thread(self._keys.wait, FETCH_TIMEOUT_S)
-        self._known(token, keys)
-        return await self._core.run_async(self._revocation(token, op_id, reason), timeout)
+        seen = self._known(token, keys)
+        return await self._core.run_async(self._revocation(seen.claims, op_id, reason), timeout)
 
     def _judged(
         self, token: str | bytes, keys: KeySet | None, limit: float, policy: OnStale
@@ -301,9 +301,9 @@ class Verifier:
             _log.warning("the view is stale: %d tokens so far were allowed unchecked", self.allowed_stale)
         return Freshness(False, sight.age_s, self._core.following.position_text(sight.lease))
 
-    def _revocation(self, token: str | bytes, op_id: str | None, reason: str) -> Operation[Receipt]:
-        text = token if isinstance(token, str) else token.decode()
-        return self._core.requests.revoke_token(text, None, None, None, op_id, reason)
+    def _revocation(self, claims: Claims, op_id: str | None, reason: str) -> Operation[Receipt]:
+        """Of what was verified: read in any other way, a token might be another one, or none."""
+        return self._core.requests.revoke_identity(claims.identity, op_id, reason)
 
     def _asked(self, max_staleness: float | None, on_stale: OnStale | None) -> tuple[float, OnStale]:
         if max_staleness is None and on_stale is None:

@@ -69,7 +69,7 @@ class Reference:
             Kind.SESSION: [facts.sid],
             Kind.SUBJECT: [facts.subject],
             Kind.CLIENT: [facts.client_id],
-            Kind.KEY: ["kid:" + kid for kid in (facts.kid, *facts.more_kids) if kid],
+            Kind.KEY: ["kid:" + kid for kid in (facts.kid, *facts.more_kids, facts.thumbprint) if kid],
         }
         if kind is Kind.REALM:
             return {(None, "")}
@@ -232,7 +232,8 @@ def test_versions_are_those_in_force() -> None:
 def test_a_key_is_known_by_thumbprint_and_by_every_name() -> None:
     """A thief of a key writes any `kid`; a key set may list a key twice."""
     token = Facts(issuer="issuer", kid="k1", more_kids=("k2",), thumbprint="print")
-    for value, issuer in (("kid:k1", "issuer"), ("kid:k2", None), ("jkt:print", None)):
+    names = (("kid:k1", "issuer"), ("kid:k2", None), ("kid:print", "issuer"), ("kid:print", None), ("jkt:print", None))
+    for value, issuer in names:
         view = view_of(Entry(Kind.KEY, OLD, issuer, value, NEVER))
         assert judge(view, KEYS, token, NOW, MARGIN) == Revoked(Kind.KEY, 0)
     assert judge(view_of(Entry(Kind.KEY, OLD, "other", "kid:k1", NEVER)), KEYS, token, NOW, MARGIN) is None

@@ -5,30 +5,44 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from revocation_sdk import ConfigError, RevocationClient, StatusUnknown, TokenExpired, TokenInvalid, TokenRevoked
+from revocation_sdk import (
+    ConfigError,
+    RevocationClient,
+    StatusUnknown,
+    TokenExpired,
+    TokenInvalid,
+    TokenRevoked,
+    Verifier,
+)
 from revocation_sdk._judge import Revoked, judge_prints
 from revocation_sdk._messages import RealmSettings
 from revocation_sdk.testing import FakeRevocations
+from revocation_sdk.types import OnStale
 from tests.sdk.forge import (
     EC,
+    EC384,
     ISSUER,
     OTHER_EC,
     START,
     b64,
     claims,
     fake,
+    issuer_of,
+    read,
     reason,
     sign,
     times,
     unb64,
     verifier_of,
 )
-from tests.sdk.publisher import jwk
+from tests.sdk.publisher import document, jwk
 
 P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 
@@ -87,6 +101,42 @@ def test_a_kid_in_the_header_alone_revokes_nothing(client: FakeRevocations) -> N
     assert reason(verifier_of(client, key_id="k1"), sign(claims(), header={"alg": "ES256", "kid": "k2"})) == ""
 
 
+KEYS: dict[str, dict[str, Any]] = {
+    "key=": {},
+    "key= and key_id=": {"key_id": "k1"},
+    "a set without names": {"key": None, "jwks": document(jwk(EC))},
+    "a set with another name": {"key": None, "jwks": document(jwk(EC, kid="a"))},
+    "a set of several": {"key": None, "jwks": document(jwk(OTHER_EC), jwk(EC), jwk(EC384, kid="c"))},
+}
+
+
+@pytest.mark.parametrize("issuer", [None, ISSUER])
+@pytest.mark.parametrize("policy", ["deny", "check"])
+@pytest.mark.parametrize("keys", KEYS)
+def test_the_kid_that_an_issuer_writes_by_default_revokes_its_key(
+    client: FakeRevocations, keys: str, policy: OnStale, issuer: str | None
+) -> None:
+    """Whoever copies it from the header of a token: it is the key's thumbprint, whatever the verifier calls it."""
+    verifier, token = verifier_of(client, on_stale=policy, **KEYS[keys]), issuer_of(client).issue("alice")
+    other = sign(claims(), key=OTHER_EC)
+    several = verifier_of(client, key=None, jwks=document(jwk(EC), jwk(OTHER_EC)))
+    verifier.verify(token)
+    if policy == "check":
+        client.go_stale()
+        elsewhere(client).revoke_key(read(token)[0]["kid"], issuer=issuer)
+    else:
+        client.revoke_key(read(token)[0]["kid"], issuer=issuer)
+    with pytest.raises(TokenRevoked) as caught:
+        verifier.verify(token)
+    assert caught.value.target == "key"
+    client.go_fresh()
+    assert reason(several, other) == "", "another key of the same set is none of it"
+    assert reason(several, sign(claims(), key=OTHER_EC, header=read(token)[0])) == "signature"
+    thumbprint = read(token)[0]["kid"]
+    with pytest.raises(TokenRevoked):
+        client.check(claims(), thumbprint=thumbprint)
+
+
 def rewritten(token: str) -> str:
     """The same token with a signature that somebody without the key can make of the first (ECDSA n - s)."""
     signing_input, _, signature = token.rpartition(".")
@@ -119,6 +169,19 @@ def test_revoke_verifies_first(client: FakeRevocations) -> None:
     assert reason(verifier, sign(claims())) == "revoked"
     times(client).pass_by(100_000)
     assert not verifier.revoke(sign(claims())).stored
+
+
+def test_what_is_accepted_can_be_revoked(client: FakeRevocations) -> None:
+    """Though claims that this verifier does not look at are not what others expect there."""
+    verifier, token = verifier_of(client, client_claim="cid"), sign(claims(client_id=["app", "web"], cid="app"))
+    assert reason(verifier, token) == ""
+    verifier.revoke(token)
+    assert reason(verifier, token) == "revoked"
+    other = sign(claims(jti="2", client_id=["app", "web"], cid="app"))
+    client.revoke_token(other)
+    assert reason(verifier, other) == "revoked"
+    with pytest.raises(TokenInvalid):
+        client.revoke_token(sign(claims(exp=...)))
 
 
 def test_a_token_without_an_issuer_is_revoked_as_such() -> None:
@@ -420,6 +483,41 @@ def test_all_names_of_a_key_share_one_deadline(client: FakeRevocations, monkeypa
     monkeypatch.setattr(client._core, "ask", slowly)
     assert verifier.verify(token).freshness.fresh
     assert given == pytest.approx([0.5, 0.3, 0.1])
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_credential_that_cannot_be_read_just_now_is_no_mistake_of_the_request(
+    tmp_path: Path, asynchronous: bool
+) -> None:
+    """Its file is being replaced: the status is unknown, for a reason, and a later question may be answered."""
+    empty = tmp_path / "token"
+    empty.write_text("")
+    cases: list[tuple[dict[str, Any], str]] = [({"ca": str(tmp_path / "ca")}, "tls"), ({"token": empty}, "credentials")]
+    token = sign(claims(time.time()))
+    for given, why in cases:
+        with RevocationClient("127.0.0.1:1", **given) as client:
+            verifier = verifier_of(client, on_stale="check")  # type: ignore[arg-type]
+
+            def verify(verifier: Verifier = verifier) -> object:
+                return asyncio.run(verifier.verify_async(token)) if asynchronous else verifier.verify(token)
+
+            with pytest.raises(StatusUnknown) as caught:
+                verify()
+            assert caught.value.reason == why
+
+
+def test_a_place_is_given_back_where_it_was_taken(client: FakeRevocations, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a forked child, two threads may begin the count anew, one while the other's question is under way."""
+    verifier, token = verifier_of(client, on_stale="check"), sign(claims())
+    client.go_stale()
+    ask = client._core.ask
+
+    def overtaken(*args: Any) -> Any:
+        verifier._remote._free.__init__()  # type: ignore[misc]
+        return ask(*args)
+
+    monkeypatch.setattr(client._core, "ask", overtaken)
+    assert verifier.verify(token).freshness.fresh
 
 
 def test_an_unanswered_question_says_how_old_the_view_is(client: FakeRevocations) -> None:

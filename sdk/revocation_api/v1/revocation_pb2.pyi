@@ -22,7 +22,7 @@ FINGERPRINTS
     token: value = jti; for a token without one, "sha256:" + base64url(SHA-256(JWS signing input)), unpadded
     session: value = sid        subject: value = sub         client: value = client_id (else azp)
     realm: issuer absent, value empty
-    key: value = "kid:" + kid, or, with the issuer absent, "jkt:" + RFC 7638 SHA-256 thumbprint
+    key: value = "kid:" + kid (its thumbprint is one, too), or, issuer absent, "jkt:" + RFC 7638 SHA-256 thumbprint
 
 ROWS: the one binary format of entries, in records, snapshots and receipts alike (field `rows`).
   rows = group*    group = kind u8 ‖ key_tag u16 ‖ count u32 ‖ row*count      (all integers little-endian)
