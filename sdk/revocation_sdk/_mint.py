@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import math
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from revocation_sdk._client import BaseClient
@@ -66,8 +67,20 @@ class Mint:
             raise ConfigError(f"lifetime: above the realm's max_token_life of {limit} s", reason="lifetime")
         return self._lifetime
 
+    @contextmanager
+    def granting(self) -> Iterator[int]:
+        """The lifetime to ask the service for, which knows the realm's limit before our view does."""
+        try:
+            yield self.lifetime
+        except InvalidRequest as error:
+            if error.field != "access_token_life_s":
+                raise
+            raise ConfigError("lifetime: above the realm's max_token_life", reason="lifetime") from error
+
     def own_claims(self, claims: Mapping[str, Any] | None) -> dict[str, Any]:
         """The application's claims, checked before anything is done on their behalf."""
+        if not isinstance(claims, Mapping | None):
+            raise InvalidRequest("claims: not a mapping", field="claims")
         own = dict(claims or {})
         taken = sorted(self._reserved & own.keys())
         if taken:
@@ -78,11 +91,11 @@ class Mint:
     def issue(self, sub: str, client_id: str | None, claims: Mapping[str, Any] | None) -> str:
         """A token without a session. Raises StatusUnknown if the view is too old to know the versions."""
         own = self.own_claims(claims)
-        lifetime = self.lifetime
         self._client.start()
         clock, lease = self._client.clock, self._client.follower.lease
         if lease is None:
             raise self._client.unknown(None)
+        lifetime = self.lifetime  # whoever has a lease knows the realm's limit
         # The lease, then the view, then the clock (model D11). `iat` is the time before the view was read.
         issued_at = math.floor(lease.store_time_at_least(clock.mono()))
         versions = self._versions(sub, client_id)

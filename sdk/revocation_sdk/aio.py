@@ -327,6 +327,9 @@ class AsyncRevocationClient(BaseClient):
 
         With `issuer` or `client_id`, only a token of that issuer's or client's session is exchanged; for any other,
         nothing happens but SessionEnded. The client "" stands for none.
+
+        It has no op id: the token itself names the exchange, and a repetition inside the grace window gets the same
+        successor.
         """
         asked = self._core.sessions.refresh_session(
             refresh_token,
@@ -383,7 +386,10 @@ class AsyncRevocationClient(BaseClient):
     ) -> Receipt:
         """Ends a session, by its id, or by its handle and subject. A subject that is given must be the session's.
 
-        Raises SessionEnded if the subject has no such session, InvalidRequest for a handle without a subject.
+        An id that is not known, or that of a session that has ended already, has its tokens taken back all the same.
+
+        Raises SessionEnded for a handle that is none of the subject's, and for the live session of another one;
+        InvalidRequest for a handle without a subject.
         """
         asked = self._core.sessions.end_session(session, subject, issuer, op_id, reason)
         return await self._core.run_async(asked, timeout)
@@ -398,18 +404,21 @@ class AsyncRevocationClient(BaseClient):
         op_id: str | None = None,
         timeout: float = CALL_TIMEOUT_S,
     ) -> Grant:
-        """Ends all sessions of a subject but the one with the id `keep`, which gets a new grant."""
+        """Ends all sessions of a subject but the one with the id `keep`, which gets a new grant.
+
+        Raises SessionEnded if `keep` has ended, InvalidRequest if it is not a session of this subject and issuer.
+        """
         asked = self._core.sessions.end_other_sessions(subject, keep, issuer, access_token_life, op_id)
         return await self._core.run_async(asked, timeout)
 
     async def touch_session(self, sid: str, *, timeout: float = CALL_TIMEOUT_S) -> SessionInfo:
-        """Says that a session is in use, so that it does not end by idleness."""
+        """Says that a session is in use, so that it does not end by idleness. To say it twice does no harm."""
         return await self._core.run_async(self._core.sessions.touch_session(sid), timeout)
 
     async def set_client_settings(
         self, client_id: str, settings: ClientSettings, *, timeout: float = CALL_TIMEOUT_S
     ) -> ClientSettings:
-        """How sessions of a client live; holds for those opened from then on."""
+        """How sessions of a client live; holds for those opened from then on. The last one to say so is right."""
         return await self._core.run_async(self._core.sessions.set_client_settings(client_id, settings), timeout)
 
     async def get_client_settings(self, client_id: str, *, timeout: float = CALL_TIMEOUT_S) -> ClientSettings:

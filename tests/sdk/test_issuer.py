@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -112,9 +113,10 @@ def test_claims_that_nobody_overrides(client: FakeRevocations, name: str) -> Non
         {"pad": "x" * 20_000},
         {"nbf": "tomorrow"},
         {"nbf": True},
+        ["a"],
     ],
 )
-def test_claims_that_no_verifier_would_take(client: FakeRevocations, claims: dict[str, Any]) -> None:
+def test_claims_that_no_verifier_would_take(client: FakeRevocations, claims: Any) -> None:
     with pytest.raises(InvalidRequest):
         issuer_of(client).issue("alice", claims=claims)
 
@@ -170,8 +172,14 @@ def test_without_a_fresh_view_nothing_is_issued(client: FakeRevocations) -> None
 
 def test_a_lifetime_above_the_realms_is_a_mistake() -> None:
     client = fake(settings=RealmSettings(max_token_life_s=600))
-    client.start()
-    assert client.follower.lease
+    for late in (False, True):  # before and after the limit is known here
+        assert bool(client.follower.keys) is late
+        with pytest.raises(ConfigError) as caught:
+            issuer_of(client, lifetime=601).login("alice")
+        assert caught.value.reason == "lifetime"
+        with pytest.raises(ConfigError):
+            issuer_of(client, lifetime=601).issue("alice")
+    assert issuer_of(client).sessions("alice") == []
     assert issuer_of(client, lifetime=600).issue("alice")
     for call in (issuer_of(client, lifetime=601).issue, issuer_of(client, lifetime=601).login):
         with pytest.raises(ConfigError):
@@ -254,6 +262,41 @@ def test_both_issuers_have_the_same_names() -> None:
         return {name for name in vars(kind) if not name.startswith("_")}
 
     assert public(TokenIssuer) == public(AsyncTokenIssuer)
+    for name in public(TokenIssuer):
+        one, other = (inspect.signature(getattr(kind, name)).parameters for kind in (TokenIssuer, AsyncTokenIssuer))
+        assert [(it.name, it.kind, it.default) for it in one.values()] == [
+            (it.name, it.kind, it.default) for it in other.values()
+        ]
+
+
+@pytest.mark.parametrize("name", ["login", "logout", "logout_everywhere", "logout_others"])
+def test_every_mutation_can_be_repeated_and_takes_its_time(name: str) -> None:
+    for kind in (TokenIssuer, AsyncTokenIssuer):
+        assert {"op_id", "timeout"} <= inspect.signature(getattr(kind, name)).parameters.keys()
+
+
+def test_what_is_given_to_an_issuer_reaches_its_client(
+    client: FakeRevocations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issuer, given = issuer_of(client), list[tuple[str, float, Any]]()
+    run = client._core.run
+
+    def noted(operation: Any, timeout: float) -> Any:
+        given.append((operation.op_id, timeout, operation.request))
+        return run(operation, timeout)
+
+    monkeypatch.setattr(client._core, "run", noted)
+    ids = [client._core.new_op_id() for _ in range(4)]
+    login = issuer.login("alice", op_id=ids[0], timeout=1)
+    issuer.refresh(login.refresh_token, timeout=2)
+    issuer.logout_others("alice", keep=login.session_id, op_id=ids[1], timeout=3)
+    issuer.logout(login.session_id, op_id=ids[2], timeout=4, reason="lost")
+    issuer.logout_everywhere("alice", op_id=ids[3], timeout=5, reason="stolen", confirm=7)
+    assert [(op_id, timeout) for op_id, timeout, _ in given] == [
+        (ids[0], 1), ("", 2), (ids[1], 3), (ids[2], 4), (ids[3], 5),
+    ]  # fmt: skip
+    assert given[3][2].reason == "lost"
+    assert (given[4][2].reason, given[4][2].confirm) == ("stolen", 7)
 
 
 def test_the_verifier_of_the_form_above_takes_hand_made_tokens_too(client: FakeRevocations) -> None:

@@ -76,6 +76,36 @@ def test_claims_at_a_refresh_can_be_looked_up(client: FakeRevocations) -> None:
     assert issuer.refresh(login.refresh_token)  # nothing was used up
 
 
+def test_a_function_that_has_to_be_awaited_is_refused_before_anything_is_exchanged(client: FakeRevocations) -> None:
+    async def look_up(grant: Grant) -> dict[str, str]:
+        raise AssertionError(grant)
+
+    issuer = issuer_of(client)
+    login = issuer.login("alice")
+    with pytest.raises(InvalidRequest) as caught:
+        issuer.refresh(login.refresh_token, claims=look_up)  # type: ignore[arg-type]
+    assert caught.value.field == "claims"
+    first = client.refresh_session(login.refresh_token, access_token_life=60)
+    assert first.generation == 1
+
+
+async def test_claims_at_a_refresh_can_be_awaited() -> None:
+    """Looked up in a database, by an application on an event loop."""
+
+    async def look_up(grant: Grant) -> dict[str, str]:
+        return {"name": grant.subject.title()}
+
+    async with AsyncFakeRevocations(TimedService(Times())) as client:
+        issuer = AsyncTokenIssuer(client, key=EC, algorithm="ES256", issuer=ISSUER, audience=AUDIENCE)
+        login = await issuer.login("alice", claims={"name": "of the login"})
+        login = await issuer.refresh(login.refresh_token, claims=look_up)
+        assert read(login.access_token)[1]["name"] == "Alice"
+        login = await issuer.refresh(login.refresh_token, claims=lambda grant: {"name": grant.subject})
+        assert read(login.access_token)[1]["name"] == "alice"
+        login = await issuer.refresh(login.refresh_token)
+        assert "name" not in read(login.access_token)[1]
+
+
 def test_logout_ends_both_kinds_of_token(client: FakeRevocations) -> None:
     issuer, verifier = issuer_of(client), verifier_of(client)
     ways: list[Callable[[Login], object]] = [
