@@ -109,7 +109,7 @@ class FakeService:
             stored = self._store_token(_optional(target, "issuer"), target.jti, target.expires_at)
             return types.Receipt(self.position, request.op_id, stored)
         if name == "session":
-            self._deny(Kind.SESSION, _optional(target, "issuer"), target.sid, self._horizon)
+            self._end_sid(_optional(target, "issuer"), target.sid)
         elif target.WhichOneof("key") == "kid":
             self._deny(Kind.KEY, _optional(target, "issuer"), "kid:" + target.kid, NEVER)
         else:
@@ -199,6 +199,14 @@ class FakeService:
     def _end(self, session: FakeSession) -> None:
         self._deny(Kind.SESSION, session.issuer, session.sid, self._horizon)
 
+    def _end_sid(self, issuer: str | None, sid: str) -> None:
+        """Takes the tokens of a session back; one of ours ends with them."""
+        session = self._sessions.known(sid, self.clock.wall())
+        if session is None:
+            self._deny(Kind.SESSION, issuer, sid, self._horizon)
+        else:
+            self._sessions.end(session, "logout")
+
     def _life(self, request: Any) -> int:
         life: int = request.access_token_life_s
         if not 0 < life <= self.settings.max_token_life_s:
@@ -232,17 +240,21 @@ class FakeService:
         return [session.info(request.current) for session in live], ""
 
     def _end_session(self, request: Any) -> types.Receipt:
-        self._sessions.end(self._find(request), "logout")
+        issuer = _optional(request, "issuer")
+        session = self._sessions.to_end(request.sid, request.subject, self.clock.wall(), issuer)
+        self._end_sid(issuer, session.sid if session is not None else request.sid)
         return types.Receipt(self.position, request.op_id, True)
 
     def _end_other_sessions(self, request: Any) -> types.Grant:
         now, life = self.clock.wall(), self._life(request)
-        keep = self._sessions.find(request.keep, "", now)
+        keep = self._sessions.by_sid(request.keep, now)
+        if (keep.issuer, keep.subject) != (_optional(request, "issuer"), request.subject):
+            raise InvalidRequest("keep: is not a session of this subject", field="keep")
         self._draw(Kind.SUBJECT, keep.issuer, keep.subject)
         return self._sessions.keep_only(keep, now, life)
 
     def _touch_session(self, request: Any) -> types.SessionInfo:
-        session = self._sessions.find(request.sid, "", self.clock.wall())
+        session = self._sessions.by_sid(request.sid, self.clock.wall())
         session.last_seen_at = self.clock.wall()
         return session.info(session.sid)
 

@@ -5,7 +5,9 @@ The service has them in full, with their proofs; here are rotation, reuse, timeo
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +18,10 @@ from revocation_sdk.types import ClientSettings, Grant, SessionInfo
 
 DEFAULT_SETTINGS = ClientSettings(absolute_timeout_s=30 * 86_400)
 _TARGETS = ("subject", "client", "realm")
+_MARKED = frozenset(("logout", "reuse", "limit"))
+"""Ends that the service notes in the session's record; the others show by comparing."""
+_HANDLE = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]")
+"""16 bytes in base64url."""
 
 
 @dataclass
@@ -29,7 +35,7 @@ class FakeSession:
     created_at: float
     settings: ClientSettings
     shown: tuple[str, str, str]
-    sid: str = field(default_factory=lambda: secrets.token_urlsafe(16))
+    sid: str = field(default_factory=lambda: secrets.token_urlsafe(24))  # not of the form of a handle
     generation: int = 0
     rotated_at: float = 0.0
     last_seen_at: float = 0.0
@@ -43,7 +49,7 @@ class FakeSession:
     @property
     def handle(self) -> str:
         """Names it in lists, without its id."""
-        return hashlib.sha256(self.sid.encode()).hexdigest()[:16]
+        return base64.urlsafe_b64encode(hashlib.sha256(self.sid.encode()).digest()[:16]).rstrip(b"=").decode()
 
     def is_of(self, subject: str, issuer: str | None) -> bool:
         """Whose it is; None: whichever issuer's."""
@@ -88,7 +94,7 @@ class FakeSessions:
     def refresh(self, refresh_token: str, now: float, life: int, *, issuer: str | None, client_id: str | None) -> Grant:
         """The successor; the same one for a retry inside the grace window. None: does not matter."""
         sid, _, generation = refresh_token.removeprefix("fake.").rpartition(".")
-        session = self.find(sid, "", now)
+        session = self.by_sid(sid, now)
         if issuer not in (None, session.issuer) or client_id not in (None, session.client_id):
             raise SessionEnded("refresh_token: is not a refresh token of this realm")
         asked = int(generation) if generation.isdecimal() else -1
@@ -107,17 +113,45 @@ class FakeSessions:
         keep.versions = self._cutoffs(keep)
         return self._grant(keep, now, life)
 
+    def by_sid(self, sid: str, now: float) -> FakeSession:
+        """A live session by its id. Raises SessionEnded."""
+        session = self.known(sid, now)
+        if session is None or session.ended:
+            raise SessionEnded(reason=session.ended if session else "unknown")
+        return session
+
     def find(self, name: str, subject: str, now: float, issuer: str | None = None) -> FakeSession:
         """A live session by its id, or by handle and subject. Raises SessionEnded, InvalidRequest."""
-        session = self._all.get(name) or next((one for one in self._all.values() if one.handle == name), None)
-        if session is not None and session.sid != name and not subject:
-            raise InvalidRequest("subject: must be given: a handle needs its subject", field="subject")
-        if session is None or (subject and not session.is_of(subject, issuer)):
+        _require_subject(name, subject)
+        if name not in self._all:
+            return self._by_handle(name, subject, issuer, now)
+        session = self.by_sid(name, now)
+        if subject and not session.is_of(subject, issuer):
             raise SessionEnded(reason="unknown")
-        session.ended = session.ended or self._why_ended(session, now)
-        if session.ended:
-            raise SessionEnded(reason=session.ended)
         return session
+
+    def to_end(self, name: str, subject: str, now: float, issuer: str | None) -> FakeSession | None:
+        """As `find`; None: a sid under which none of ours lives, whose tokens are taken back all the same."""
+        _require_subject(name, subject)
+        session = self.known(name, now)
+        if session is None:
+            return self._by_handle(name, subject, issuer, now) if subject else None
+        if subject and session.ended not in _MARKED and not session.is_of(subject, issuer):
+            raise SessionEnded(reason="unknown")
+        return None if session.ended else session
+
+    def known(self, sid: str, now: float) -> FakeSession | None:
+        """The session of this id, ended or not; None: none of ours."""
+        session = self._all.get(sid)
+        if session is not None:
+            session.ended = session.ended or self._why_ended(session, now)
+        return session
+
+    def _by_handle(self, handle: str, subject: str, issuer: str | None, now: float) -> FakeSession:
+        for session in self.live(subject, issuer, now):
+            if session.handle == handle:
+                return session
+        raise SessionEnded(reason="unknown")
 
     def live(self, subject: str, issuer: str | None, now: float) -> list[FakeSession]:
         """The live sessions of a subject, newest first."""
@@ -133,8 +167,8 @@ class FakeSessions:
         return [one for one in self._all.values() if not one.ended]
 
     def end(self, session: FakeSession, reason: str) -> None:
-        """Ends a session and takes its tokens back."""
-        session.ended = reason
+        """Ends a session, unless it has ended, and takes its tokens back."""
+        session.ended = session.ended or reason
         self._revoke(session)
 
     def settings_of(self, client_id: str) -> ClientSettings:
@@ -171,3 +205,9 @@ class FakeSessions:
             generation=session.generation,
             issuer=session.issuer,
         )
+
+
+def _require_subject(name: str, subject: str) -> None:
+    """A handle is looked for among the sessions of its subject."""
+    if not subject and _HANDLE.fullmatch(name):
+        raise InvalidRequest("subject: must be given: a handle needs its subject", field="subject")

@@ -31,6 +31,7 @@ from revocation_sdk import (
 from revocation_sdk.testing import AsyncFakeRevocations, FakeRevocations, RealmSettings
 from revocation_sdk.types import ClientSettings
 from tests.sdk.forge import START, claims, fake, sign, times
+from tests.sdk.likeness import CASES, Desk
 
 pytest_plugins = ["pytester"]
 
@@ -255,6 +256,14 @@ def test_sessions_end_with_what_they_stand_on(target: str) -> None:
     with pytest.raises(SessionEnded) as caught:
         client.refresh_session(grant.refresh_token, access_token_life=60)
     assert caught.value.reason == target
+
+
+@pytest.mark.parametrize("name", [*CASES])
+def test_sessions_end_as_with_the_service(name: str) -> None:
+    """`e2e/test_test_kit.py` runs the same cases on a real one."""
+    client = fake()
+    client.start()
+    CASES[name](Desk(client, "alice", "mallory"))
 
 
 def test_the_oldest_session_makes_room() -> None:
