@@ -220,7 +220,7 @@ class Core:
     def close(self) -> None:
         """Ends everything, for good. Twice does no harm."""
         self.following.close()
-        self._notifier.wake.set()
+        self._notifier.stir()
         for endpoints in self._endpoints:
             endpoints.close()
 
@@ -233,7 +233,7 @@ class Core:
         self._notifier.after_fork()
 
     def _wake(self) -> None:
-        self._notifier.wake.set()
+        self._notifier.stir()
 
 
 @contextmanager

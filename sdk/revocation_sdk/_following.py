@@ -93,6 +93,7 @@ class Following:
         self._worker = self._new_worker()
         self._listeners = {}
         self.epoch = object()
+        self.follower.disconnected()  # the parent's stream is not ours: whoever only revokes drops what expired (I8)
         self.follower.invalidate()
 
     def age(self) -> float | None:

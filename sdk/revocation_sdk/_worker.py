@@ -41,6 +41,9 @@ _MAX_WATCH_S = 1.5
 _PING_PATIENCE_S = 0.2
 _POLLED_EVERY_S = 0.05
 """A ping costs the service a proof: asked more often than so, the follower does not answer."""
+_NO_THREAD = "no_thread"
+_START_AGAIN_S = 1.0
+"""Where no thread can be had, verdicts ask for one so often and not each time."""
 _EXPIRE_EVERY_S = 30.0
 _EXPIRE_SHARE = 50
 """Dropping what expired may take one part in so many of the time."""
@@ -83,25 +86,32 @@ class Worker:
         self._writing = threading.Lock()
         self._stop = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._start_again_at = -math.inf
         self._stream: Stream | None = None
         self._tries = 0
         self._expire_at = 0.0
         self._traces: AppliedTraces | None = None
 
     def start(self, name: str) -> None:
-        """Starts the threads, once."""
+        """Starts the threads, once. What cannot be started now, a later call starts."""
         with self._starting:
-            if self.started_at is not None or self._stop.is_set():
+            now = self._clock.mono()
+            if self.started_at is not None or self._stop.is_set() or now < self._start_again_at:
                 return
-            self.started_at = self._clock.mono()
-            for target in (lambda: self._read(name), self._keep):
+            self.started_at = now
+            targets = (lambda: self._read(name), self._keep)
+            for target in targets[len(self._threads) :]:
                 thread = threading.Thread(target=target, name="revocation-follower", daemon=True)
                 try:
                     thread.start()
-                except RuntimeError as error:  # no more threads, or the interpreter is going down
+                except RuntimeError as error:  # no more threads for now, or the interpreter is going down
                     log.warning("the follower cannot start: %s", error)
+                    self.started_at, self.trouble = None, _NO_THREAD
+                    self._start_again_at = now + _START_AGAIN_S
                     return
                 self._threads.append(thread)
+            if self.trouble == _NO_THREAD:
+                self.trouble = ""
 
     def stop(self, wait: float) -> None:
         """Ends the stream and the threads."""

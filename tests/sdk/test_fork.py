@@ -168,6 +168,23 @@ def work():
 in_children(2, work)
 """
 
+ONLY_REVOKES = """
+from revocation_sdk._clock import Clock
+ahead = 0.0
+clock = Clock(lambda: time.monotonic() + ahead, lambda: time.time() + ahead)
+client = RevocationClient(sys.argv[1], ping_interval=0.2, clock=clock)
+client.wait_until_fresh(30)
+assert len(client.follower.view) == 1
+
+def work():
+    global ahead
+    ahead = 10_000.0                   # nothing lives that long
+    client.revoke_subject("alice")
+    assert len(client.follower.view) == 0, len(client.follower.view)
+
+in_children(1, work)
+"""
+
 CLEAN_EXIT = """
 client.wait_until_fresh(30)
 child = os.fork()
@@ -191,7 +208,7 @@ with multiprocessing.get_context("fork").Pool(3) as pool:
 
 @pytest.mark.parametrize(
     "program",
-    [FOLLOWING, UNUSED, NESTED, NESTED_UNUSED, BUSY, CLOSED, CALLBACKS, CLEAN_EXIT, MULTIPROCESSING],
+    [FOLLOWING, UNUSED, NESTED, NESTED_UNUSED, BUSY, CLOSED, CALLBACKS, ONLY_REVOKES, CLEAN_EXIT, MULTIPROCESSING],
     ids=[
         "following",
         "unused",
@@ -200,6 +217,7 @@ with multiprocessing.get_context("fork").Pool(3) as pool:
         "busy",
         "closed",
         "callbacks",
+        "only_revokes",
         "clean_exit",
         "multiprocessing",
     ],
