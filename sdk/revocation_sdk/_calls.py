@@ -93,6 +93,8 @@ class Calls:
                     return
             except grpc.RpcError as error:
                 failure = _LATE if late.is_set() else failure_of(error)
+            except ValueError:  # somebody closed the channel just now
+                failure = NOT_CONNECTED
             finally:
                 if call is not None:
                     call.cancel()
@@ -107,7 +109,10 @@ class Calls:
                 metadata = (*metadata, ("traceparent", traceparent))
             return self._endpoints.current(), metadata
         except RevocationError as error:
-            raise retry.given_up(error) from error
+            final = retry.given_up(error)
+            if final is error:
+                raise  # "from itself" would be a circle, and hide its cause
+            raise final from error
 
     def _failed(self, endpoint: Endpoint, retry: Retry, failure: Failure) -> float:
         if failure.elsewhere:

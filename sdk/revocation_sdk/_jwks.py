@@ -7,17 +7,20 @@ up, starts at most one fetch in COOL_DOWN_S. Only the very first use has nothing
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import json
 import logging
 import os
+import socket
 import ssl
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from http.client import HTTPException, HTTPResponse
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -86,10 +89,10 @@ class _Flights:
     """At most one fetch at a time in this process. A forked child has neither its parent's threads nor its locks."""
 
     def __init__(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._landed = threading.Event()
         self._landed.set()
+        self._pid = os.getpid()  # last: in a child, another thread must not take the parent's lock for the child's
 
     def board(self) -> bool:
         """Whether the caller is the one to fetch; then it must call `land`."""
@@ -194,12 +197,11 @@ class JwksUrl:
 
     def _download(self) -> bytes:
         """The document. Bounded in size and, against a server that drips, in time."""
-        deadline = time.monotonic() + FETCH_TIMEOUT_S
         request = urllib.request.Request(self._url, headers={"Accept": "application/json"})
         if self._token_file is not None:
             request.add_header("Authorization", f"Bearer {self._token_file.read_text('ascii').strip()}")
         with _opener(self._url, self._ca).open(request, timeout=FETCH_TIMEOUT_S) as response:
-            return _read(response, deadline)
+            return _read(response)
 
 
 def parse_key_set(document: object, algorithms: frozenset[str], *, allow_secrets: bool = False) -> KeySet:
@@ -293,12 +295,12 @@ def _opener(url: str, ca: Path | None = None) -> urllib.request.OpenerDirector:
         raise ConfigError("jwks_url: not a URL", reason="key") from error
     if parts.scheme == "https" and host:
         try:
-            tls = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca))
+            tls = _Https(ssl.create_default_context(cafile=ca))
         except OSError:
             raise ConfigError(f"jwks_ca: cannot read {ca} as PEM", reason="key") from None
-        return urllib.request.build_opener(_NoRedirect, tls)
+        return urllib.request.build_opener(_NoRedirect, _Http, tls)
     if parts.scheme == "http" and _is_loopback(host):
-        return urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))
+        return urllib.request.build_opener(_NoRedirect, _Http, urllib.request.ProxyHandler({}))
     raise ConfigError("jwks_url: https, or http to this host only", reason="key")
 
 
@@ -309,12 +311,61 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _read(response: HTTPResponse, deadline: float) -> bytes:
+def _read(response: HTTPResponse) -> bytes:
     body = bytearray()
     while chunk := response.read1(65_536):
         body += chunk
         if len(body) > MAX_BYTES:
             raise BadKeySet(f"more than {MAX_BYTES} bytes")
-        if time.monotonic() > deadline:
-            raise TimeoutError
     return bytes(body)
+
+
+class _InTime(io.RawIOBase):
+    """What comes from a socket until a deadline. The socket's own timeout is for each read: a server may drip."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: float) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._deadline = deadline
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(left)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(HTTPResponse):
+    """An answer that has come wholly in time, its status and its headers too; or TimeoutError."""
+
+    def __init__(self, sock: socket.socket, *args: Any, deadline: float, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_InTime(self.fp.detach(), sock, deadline))
+
+
+def _connection(kind: type[HTTPConnection], host: str, *, timeout: float, **more: Any) -> HTTPConnection:
+    connection = kind(host, timeout=timeout, **more)
+    connection.response_class = partial(_Response, deadline=time.monotonic() + timeout)  # type: ignore[assignment]
+    return connection
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(partial(_connection, HTTPConnection), req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__(context=context)
+        self._tls = context
+
+    def https_open(self, req: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(partial(_connection, HTTPSConnection), req, context=self._tls)

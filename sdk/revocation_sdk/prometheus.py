@@ -55,8 +55,12 @@ class ClientsCollector(Collector):
 
     def add(self, core: Core, name: str) -> None:
         """Another client. Raises ValueError if one of this realm and name is there already."""
-        if (core.realm, name) in ((known.realm, given) for known, given in self._clients.items() if known is not core):
-            raise ValueError(f"a client of this realm is there under the name {name!r}; give another name=")
+        for known, given in list(self._clients.items()):
+            if known is core or (known.realm, given) != (core.realm, name):
+                continue
+            if known.state() is not State.CLOSED:
+                raise ValueError(f"a client of this realm is there under the name {name!r}; give another name=")
+            del self._clients[known]  # closed for good, though garbage may not have been collected yet
         self._clients[core] = name
 
     def describe(self) -> Iterator[Metric]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,10 +31,13 @@ class Publisher:
         self.body: bytes = b""
         self.status = 200
         self.headers: dict[str, str] = {}
+        self.drip = b""
+        """What is answered; and then a byte now and then, for ever."""
         self.requests = 0
         self.arrived = threading.Semaphore(0)
         self.gate = threading.Event()
         self.gate.set()
+        self.closed = threading.Event()
         publisher = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -41,11 +45,20 @@ class Publisher:
                 publisher.requests += 1
                 publisher.arrived.release()
                 publisher.gate.wait(WAIT_S)
+                if publisher.drip:
+                    self._drip()
+                    return
                 self.send_response(publisher.status)
                 for name, value in publisher.headers.items():
                     self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(publisher.body)
+
+            def _drip(self) -> None:
+                with contextlib.suppress(OSError):  # who asked has left
+                    self.wfile.write(publisher.drip)
+                    while not publisher.closed.wait(0.01):
+                        self.wfile.write(b"x")
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -60,5 +73,6 @@ class Publisher:
 
     def close(self) -> None:
         self.gate.set()
+        self.closed.set()
         self.server.shutdown()
         self.server.server_close()

@@ -13,6 +13,7 @@ import pytest
 from revocation_api.v1 import audit_pb2 as pb
 from revocation_api.v1.audit_pb2_grpc import AuditServiceServicer, add_AuditServiceServicer_to_server
 from revocation_sdk import RevocationClient, Unavailable
+from revocation_sdk._channel import Endpoint
 from revocation_sdk.audit import read, verify
 from revocation_sdk.errors import ServiceError
 
@@ -92,3 +93,18 @@ def test_what_comes_after_the_first_answer_may_take_its_time(service: Service, c
 
     service.answers = slow
     assert list(read(client, timeout=2)) == []
+
+
+def test_a_client_that_is_closed_while_a_stream_begins(
+    service: Service, client: RevocationClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What grpc says of a channel that was closed just now is none of our errors."""
+
+    def closed(endpoint: Endpoint, timeout: float) -> Any:
+        client.close()
+        raise ValueError("Cannot invoke RPC on closed channel!")
+
+    monkeypatch.setattr(Endpoint, "probe", closed)
+    with pytest.raises(Unavailable) as caught:
+        list(read(client))
+    assert caught.value.reason == "closed"

@@ -393,6 +393,17 @@ def test_a_callback_may_close_the_client(peer: Peer) -> None:
     assert client.state is State.CLOSED
 
 
+def test_why_a_credential_could_not_be_had_is_told() -> None:
+    def broken() -> str:
+        raise OSError("no such file")
+
+    client = RevocationClient("localhost:1", token=broken)
+    with pytest.raises(Unavailable) as caught:
+        client.status()
+    assert isinstance(caught.value.__cause__, OSError)
+    client.close()
+
+
 def test_a_closed_client_stays_closed(peer: Peer) -> None:
     client = RevocationClient(peer.address, ping_interval=0.1)
     client.wait_until_fresh(LIMIT_S)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -197,21 +196,18 @@ def test_keys_that_nobody_has_heard_of_start_few_fetches(publisher: Publisher) -
     assert publisher.requests == 2
 
 
-def test_a_server_that_drips_is_left(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each byte comes in time, all of them never do."""
-    monkeypatch.setattr(module, "FETCH_TIMEOUT_S", 0.0)
-    response = DrippingResponse()
-    with pytest.raises(TimeoutError):
-        module._read(response, time.monotonic())  # type: ignore[arg-type]
-    assert response.reads == 1
-
-
-class DrippingResponse:
-    reads = 0
-
-    def read1(self, size: int) -> bytes:
-        self.reads += 1
-        return b" "
+@pytest.mark.parametrize("where", ["HTTP/1.0 200 ", "HTTP/1.0 200 OK\r\nX: ", "HTTP/1.0 200 OK\r\n\r\n"])
+def test_a_server_that_drips_is_left(publisher: Publisher, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Each byte comes in time, all of them never do: neither the status nor the headers nor the document."""
+    monkeypatch.setattr(module, "FETCH_TIMEOUT_S", 0.2)
+    source, clock = source_of(publisher)
+    publisher.drip = where.encode()
+    assert source.wait(WAIT_S) is None
+    assert source._flights._landed.is_set()
+    publisher.drip = b""
+    monkeypatch.setattr(module, "FETCH_TIMEOUT_S", WAIT_S)
+    clock.now += COOL_DOWN_S
+    assert names(source.wait(WAIT_S)) == {"a"}
 
 
 @pytest.mark.parametrize(

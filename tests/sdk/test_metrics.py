@@ -98,3 +98,17 @@ def test_several_clients_share_a_registry_and_one_that_is_gone_is_left_out() -> 
     gc.collect()
     assert value(registry, "entries", "two") is None
     assert value(registry, "entries", "one") == 0
+
+
+def test_a_client_that_is_closed_makes_room_for_its_successor() -> None:
+    """Though it is still there: the parts of a client refer to each other, and garbage is collected now and then."""
+    registry, one = CollectorRegistry(), FakeRevocations()
+    one.metrics(registry)
+    with pytest.raises(ValueError, match="give another name"):
+        FakeRevocations().metrics(registry)
+    one.close()
+    assert value(registry, "state", state="closed") == 1
+    two = FakeRevocations()
+    two.metrics(registry)
+    assert value(registry, "state", state="closed") == 0
+    assert value(registry, "state", state="idle") == 1
