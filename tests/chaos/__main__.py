@@ -16,13 +16,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from revocation_sdk import RevocationClient
 from revocation_sdk._position import decode_positions
 from tests.chaos.cluster import MAX_STALENESS_S, PING_S, Cluster
-from tests.chaos.excuse import may_be_lost
+from tests.chaos.excuse import lost_at
 from tests.chaos.faults import FAULTS, Fault
 from tests.chaos.load import Work
 from tests.e2e.installation import Verifier
@@ -40,6 +41,8 @@ GOAL_S = 10.0
 
 BOUNDS_MB = {"replica": 256, "verifier": 192, "store": 128}
 """Resident memory of a process, by the first part of its name. More is a violation (I8)."""
+
+NEVER = float("inf")
 
 HARNESS_KB = 4
 """What the harness itself keeps in a verifier's process for each token that it judges."""
@@ -138,17 +141,18 @@ class Run:
         """Violations by invariant, how many were excused, and the number of decisions."""
         tokens, patience_s = {wanted.name: wanted.token for wanted in self.work.all}, self.patience_s
         self.cluster.add_verifier("thread")
-        found, decisions = Findings(), 0
+        found, decisions, gone = Findings(), 0, dict[str, float]()
         for verifier in self.cluster.verifiers:
             verifier.ask(patience_s, do="sample", tokens=tokens)
             self.settle(verifier)
             report = verifier.ask(patience_s, do="report")
             decisions += report["decisions"]
             one = judge(self.work.all, verifier, report, whole=True)
-            found.stale += one.stale
+            gone |= self.gone(_name(text) for text in one.lost if _name(text) not in gone)
+            accepted = report["accepted_at"]
+            found.stale += [text for text in one.stale if accepted[_name(text)] < gone.get(_name(text), NEVER)]
             found.lost += one.lost
             found.false += one.false
-        lost, excused = self.excuse(found.lost)
         self.watch_memory()
         grown = [
             f"{name}: {kilobytes / 1024:.0f} MB"
@@ -157,14 +161,14 @@ class Run:
         ]
         violations = {
             "I1 stale accept": found.stale,
-            "I1 stale answer of Check": self.work.wrong_checks,
-            "I2 lost": lost,
-            "op id answered differently": self.work.different_answers,
+            "I1 stale answer of Check": _before(self.work.wrong_checks, gone),
+            "I2 lost": [text for text in found.lost if _name(text) not in gone],
+            "op id answered differently": _before(self.work.different_answers, gone),
             "I3 not recovered": self.not_recovered,
             "I4 false refusal": found.false,
             "I8 memory above its bound": grown,
         }
-        return violations, len(excused), decisions
+        return violations, len(gone), decisions
 
     def note(self, folder: Path) -> None:
         """Writes down what was promised and broken when, to be read beside the logs."""
@@ -204,18 +208,19 @@ class Run:
         """For a look at everything: half an hour of load is tens of thousands of tokens."""
         return RECOVERY_S + 0.02 * len(self.work.all)
 
-    def excuse(self, lost: list[str]) -> tuple[list[str], list[str]]:
-        """What docs/guarantees.md does not allow, and what it does (excuse.py)."""
-        by_name, told = {wanted.name: wanted for wanted in self.work.all}, self.acknowledgers() if lost else {}
-        excused = [text for text in lost if self.may_be_lost(by_name[text.split(": ")[1].split(" ")[0]], told)]
-        return [text for text in lost if text not in excused], excused
+    def gone(self, names: Iterable[str]) -> dict[str, float]:
+        """Which of these docs/guarantees.md allows to be lost, and since when they may be (excuse.py)."""
+        lost = set(names)
+        told = self.acknowledgers() if lost else {}
+        since = {one.name: self.lost_at(one, told) for one in self.work.all if one.name in lost}
+        return {name: at for name, at in since.items() if at is not None}
 
-    def may_be_lost(self, wanted: Wanted, told: dict[str, set[str]]) -> bool:
+    def lost_at(self, wanted: Wanted, told: dict[str, set[str]]) -> float | None:
         assert wanted.acknowledged_at is not None
         assert wanted.receipt is not None
         where = decode_positions(wanted.receipt.position) if wanted.receipt.position else ()
         by = set[str]().union(*(told.get(one.digest.hex(), ()) for one in where if one.seq))
-        return may_be_lost(self.ack, wanted.acknowledged_at, self.faults, by)
+        return lost_at(self.ack, wanted.acknowledged_at, self.faults, by)
 
     def acknowledgers(self) -> dict[str, set[str]]:
         """Who says in its log that it acknowledged what, by digest. The last lines of a killed one may be missing."""
@@ -252,6 +257,15 @@ class Run:
             for text in found[:8]:
                 print(f"         {text}")
         print(f"  {excused:5}  lost and excused by docs/guarantees.md (the store and who acknowledged, at once)")
+
+
+def _name(finding: str) -> str:
+    return finding.split(": ")[1].split(" ")[0]
+
+
+def _before(observed: list[tuple[str, float, str]], gone: dict[str, float]) -> list[str]:
+    """What was seen before it may have been lost."""
+    return [f"{name} {how}" for name, at, how in observed if at < gone.get(name, NEVER)]
 
 
 def _retried(acknowledged: list[Wanted]) -> int:

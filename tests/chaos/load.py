@@ -33,8 +33,9 @@ class Work:
     def __init__(self, client: RevocationClient, signer: Signer) -> None:
         self.all: list[Wanted] = []
         self.counts: Counter[str] = Counter()
-        self.wrong_checks: list[str] = []
-        self.different_answers: list[str] = []
+        self.wrong_checks: list[tuple[str, float, str]] = []
+        """What, when it was asked, and how."""
+        self.different_answers: list[tuple[str, float, str]] = []
         self._client, self._signer = client, signer
         self._issuer = TokenIssuer(
             client, key=signer.keys["k1"], key_id="k1", algorithm="ES256", issuer=ISSUER, audience=AUDIENCE,
@@ -156,7 +157,7 @@ class Work:
         except StatusUnknown:
             self.counts["checks: unknown"] += 1
         else:
-            self.wrong_checks.append(wanted.name)
+            self.wrong_checks.append((wanted.name, time.monotonic(), "not known to be revoked"))
 
     def _retry(self) -> None:
         """The same op id again: the first answer again."""
@@ -167,7 +168,8 @@ class Work:
             again = revoke(self._client, wanted, 3.0)
             self.counts["retries"] += 1
             if wanted.receipt is not None and again.cutoff != wanted.receipt.cutoff:
-                self.different_answers.append(f"{wanted.name} ({', '.join(wanted.failures) or 'no failure'})")
+                how = f"({', '.join(wanted.failures) or 'no failure'})"
+                self.different_answers.append((wanted.name, time.monotonic(), how))
 
 
 def _feed(verifier: Verifier, feed: queue.SimpleQueue[dict[str, str]], stop: threading.Event) -> None:

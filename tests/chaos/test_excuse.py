@@ -11,7 +11,7 @@ import pytest
 
 from tests.chaos import faults
 from tests.chaos.cluster import Cluster
-from tests.chaos.excuse import may_be_lost
+from tests.chaos.excuse import lost_at
 from tests.chaos.faults import Fault, Loss, Maker
 
 
@@ -43,14 +43,19 @@ KILLED = made(killed="replica-0")
     ],
 )
 def test_only_two_copies_that_go_at_once_are_excused(ack: str, broken: list[Fault], excused: bool) -> None:
-    assert may_be_lost(ack, 100.5, broken, []) is excused
+    assert (lost_at(ack, 100.5, broken, []) is not None) is excused
 
 
 def test_nothing_is_excused_that_a_replica_holds_which_was_not_killed() -> None:
     both = [FAILOVER, KILLED]
-    assert may_be_lost("memory", 100.5, both, ["replica-0"])
-    assert not may_be_lost("memory", 100.5, both, ["replica-1"])
-    assert not may_be_lost("memory", 100.5, both, ["replica-0", "replica-1"])
+    assert lost_at("memory", 100.5, both, ["replica-0"]) is not None
+    assert lost_at("memory", 100.5, both, ["replica-1"]) is None
+    assert lost_at("memory", 100.5, both, ["replica-0", "replica-1"]) is None
+
+
+def test_what_was_seen_before_the_loss_is_not_excused() -> None:
+    killed = replace(KILLED, begun=101.0)
+    assert lost_at("memory", 100.5, [FAILOVER, killed, replace(KILLED, begun=103.0)], []) == 101.0
 
 
 class Thing:
