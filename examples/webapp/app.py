@@ -111,11 +111,16 @@ async def refresh(request: Request) -> Response:
 
 
 async def logout(request: Request) -> Response:
-    """POST /session/logout: ends this session, wherever its tokens are."""
+    """POST /session/logout: ends the session of the cookie, wherever its tokens are.
+
+    Not that of the access token: who was idle for a while has none that is valid, and wants to sign out all the same.
+    """
     _from_our_page(request)
     _proves_csrf(request)
-    claims = await _claims_of_request(request)
-    await _app(request).issuer.logout(claims["sid"])
+    issuer = _app(request).issuer
+    with contextlib.suppress(SessionEnded):  # then there is nothing left to end
+        login = await issuer.refresh(_cookie(request))  # only the service can tell which session the cookie is of
+        await issuer.logout(login.session_id)
     return _logged_out(JSONResponse({}))
 
 

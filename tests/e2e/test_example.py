@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,11 +31,18 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process = Process("example", ["-m", "examples.webapp", str(port)], tmp_path_factory.mktemp("example"))
     process.start()
     try:
-        until(lambda: "usable" in process.log(), "the service is usable")
-        yield f"http://localhost:{port}"
+        url = f"http://localhost:{port}"
+        until(lambda: answers(url), "the application answers, which it does once its service is usable")
+        yield url
     finally:
         process.terminate()  # so that it can end the service that it started
         process.wait()
+
+
+def answers(url: str) -> bool:
+    """Whether the page is there; OSError if nobody listens."""
+    with urllib.request.urlopen(url, timeout=LIMIT_S) as response:
+        return bool(response.status == 200)
 
 
 class Browser:
@@ -138,6 +146,22 @@ def test_devices_password_and_administrator(browsers: Callable[[], Browser]) -> 
     laptop.sign_in("alice", "looking-glass", "Laptop")
     laptop.click("#everywhere")
     laptop.until(lambda: laptop.visible("#login"))
+
+
+def test_signing_out(browsers: Callable[[], Browser]) -> None:
+    """It is said when it is so: a reload finds no session, and when it cannot be done, that is said instead."""
+    browser = browsers()
+    browser.sign_in("bob", "builder", "Laptop")
+    browser.driver.execute_script("document.cookie = 'csrf=; path=/; max-age=0; secure'")  # refused: 403
+    browser.click("#logout")
+    browser.until(lambda: "still signed in" in browser.text("#message"))
+    assert browser.visible("#account")
+    browser.sign_in("bob", "builder", "Laptop")
+    browser.click("#logout")
+    browser.until(lambda: browser.text("#message") == "Signed out.")
+    browser.driver.refresh()
+    browser.until(lambda: browser.visible("#login"))
+    assert "refresh" not in {cookie["name"] for cookie in all_cookies(browser)}
 
 
 def test_another_sites_page_cannot_use_the_cookie(browsers: Callable[[], Browser]) -> None:

@@ -12,9 +12,14 @@ async function post(path, body, headers = {}) {
   });
 }
 
+// Whether there is a new access token; undefined: nobody knows whether the session lives.
 async function refresh() {
   if (!cookie("csrf")) return false;
   const response = await post("/session/refresh");
+  if (response.status >= 500) {
+    say("The service cannot answer now. Please try again.");
+    return undefined;
+  }
   if (!response.ok) {
     const { why } = await response.json();
     signedOut(why ? `Your session has ended (${why}).` : "");
@@ -31,8 +36,9 @@ async function api(path, body) {
     return body === undefined ? fetch(path, { headers: authorization }) : post(path, body, authorization);
   };
   let response = await send();
-  if (response.status === 401 && (await refresh())) response = await send();
-  if (response.status === 401 && accessToken !== null) signedOut("You have been signed out.");
+  const refreshed = response.status === 401 && (await refresh());
+  if (refreshed) response = await send();
+  if (response.status === 401 && refreshed !== undefined && accessToken !== null) signedOut("You have been signed out.");
   return response;
 }
 
@@ -40,7 +46,11 @@ function signedOut(message) {
   accessToken = null;
   find("account").hidden = true;
   find("login").hidden = false;
-  if (message !== undefined) find("message").textContent = message;
+  if (message !== undefined) say(message);
+}
+
+function say(message) {
+  find("message").textContent = message;
 }
 
 function row(device) {
@@ -85,11 +95,11 @@ onSubmit("login", async () => {
   const form = { user: find("user").value, password: find("password").value, device: find("device").value };
   const response = await post("/session/login", form);
   if (!response.ok) {
-    find("message").textContent = "Wrong user or password.";
+    say("Wrong user or password.");
     return;
   }
   accessToken = (await response.json()).access_token;
-  find("message").textContent = "";
+  say("");
   await show();
 });
 
@@ -97,24 +107,30 @@ onSubmit("change", async () => {
   const response = await api("/api/password", { password: find("new-password").value });
   if (response.ok) {
     accessToken = (await response.json()).access_token;
-    find("message").textContent = "Changed. All other devices are signed out.";
+    say("Changed. All other devices are signed out.");
     await show();
   }
 });
 
 onSubmit("admin", async () => {
   const response = await api("/api/admin/logout", { user: find("victim").value });
-  find("message").textContent = response.ok ? "Done." : "That did not work.";
+  say(response.ok ? "Done." : "That did not work.");
 });
 
 find("reload").addEventListener("click", show);
+
+// Says so only when it is so.
+async function signOut(asked, message) {
+  const response = await asked.catch(() => null); // null: the server was not reached
+  if (response?.ok) signedOut(message);
+  else if (accessToken !== null) say("That did not work: you are still signed in. Please try again.");
+}
+
 find("logout").addEventListener("click", async () => {
-  await post("/session/logout", {}, { authorization: `Bearer ${accessToken}` });
-  signedOut("Signed out.");
+  await signOut(post("/session/logout"), "Signed out."); // by the cookie, which outlives access tokens
 });
 find("everywhere").addEventListener("click", async () => {
-  await api("/api/logout-everywhere", {});
-  signedOut("Signed out everywhere.");
+  await signOut(api("/api/logout-everywhere", {}), "Signed out everywhere.");
 });
 
 if (await refresh()) await show();
