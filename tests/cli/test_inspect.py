@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import socket
 import time
@@ -70,6 +71,7 @@ def test_json_has_everything(cli: Cli, issuer: Issuer) -> None:
     assert shown["header"] == jwt.get_unverified_header(token)
     assert shown["claims"] == jwt.decode(token, options={"verify_signature": False})
     assert (shown["signature"], shown["revocation"], shown["notes"]) == ("unchecked", None, [])
+    assert shown["thumbprint"] is None
 
 
 @pytest.mark.parametrize("algorithm", KEYS)
@@ -93,6 +95,18 @@ def test_key_sets_pick_by_kid_or_try_all(cli: Cli, tmp_path: Path, issuer: Issue
         assert cli("inspect", token, "--jwks", jwks, "--json").json["signature"] == verdict
     other = key_set(Issuer().key, tmp_path / "other.json", kid="k1")
     assert cli("inspect", token, "--jwks", other, "--json").json["signature"] == "invalid"
+
+
+def test_the_key_that_verified_is_named_as_it_is_revoked(cli: Cli, tmp_path: Path, issuer: Issuer) -> None:
+    """Its RFC 7638 thumbprint, from a PEM file and from a key set; of a key that did not verify nothing is said."""
+    jwk = json.loads(ECAlgorithm.to_jwk(issuer.key.public_key()))
+    members = json.dumps({name: jwk[name] for name in ("crv", "kty", "x", "y")}, separators=(",", ":"))
+    thumbprint = base64.urlsafe_b64encode(hashlib.sha256(members.encode()).digest()).decode().rstrip("=")
+    pem, jwks = str(issuer.public_pem(tmp_path / "key.pem")), key_set(issuer.key, tmp_path / "jwks.json")
+    for option, path in (("--key", pem), ("--jwks", jwks)):
+        assert f"thumbprint: {thumbprint}" in cli("inspect", issuer.token(), option, path).out.splitlines()
+        assert cli("inspect", issuer.token(), option, path, "--json").json["thumbprint"] == thumbprint
+        assert cli("inspect", Issuer().token(), option, path, "--json").json["thumbprint"] is None
 
 
 def test_public_key_is_no_secret(cli: Cli, tmp_path: Path, issuer: Issuer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import secrets
@@ -66,7 +67,12 @@ def test_a_signing_key_leaked(installation: Installation) -> None:
     installation.add_verifier()
     stolen, good = (installation.signer.sign(kid=kid) for kid in ("old", "new"))
     installation.accepted_everywhere(stolen, good)
-    run("leaked-key", replica, THUMBPRINT=installation.signer.thumbprint("old"))
+    jwks = installation.folder / "jwks.json"
+    jwks.write_text(json.dumps(installation.signer.jwks()))
+    shown = run("thumbprint", TOKEN=stolen, JWKS=str(jwks))
+    (thumbprint,) = re.findall(r"^thumbprint: (\S+)$", shown, re.MULTILINE)
+    assert thumbprint == installation.signer.thumbprint("old")
+    run("leaked-key", replica, THUMBPRINT=thumbprint)
     installation.refused_everywhere([stolen])
     installation.accepted_everywhere(good)
 
