@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,15 @@ def test_pages_that_come_from_the_code_are_fresh() -> None:
 def test_the_chart_is_installed_with_the_image_of_this_version() -> None:
     page = (ROOT / "helm/revocation/README.md").read_text()
     assert set(re.findall(r"(?:/revocation:|image\.tag=)([\w.]+)", page)) == {__version__}
+
+
+def test_every_extra_is_in_the_instructions() -> None:
+    """And nobody is told to get the package from an index, where it is not."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"].keys()
+    page = (ROOT / "docs/install.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \| ", page.partition("| extra |")[2], re.MULTILINE)) >= extras - {
+        "dev",
+        "bench",
+    }
+    for path in [*PAGES, ROOT / "helm/revocation/templates/NOTES.txt"]:
+        assert not re.search(r"pip install ['\"]?revocation", path.read_text()), path.name

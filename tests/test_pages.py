@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import grpc
 import pytest
 
 from revocation.config.settings import Config
 from revocation.observability.telemetry import Metrics
+from revocation.session.machine import End
 from revocation.store.hints import HINTS
+from revocation_api.v1 import errors_pb2
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "docs/guarantees.md", ROOT / "docs/limits.md"]
@@ -81,3 +85,51 @@ def test_every_limit_that_refuses_calls_is_on_the_page() -> None:
 def test_every_kind_of_trouble_with_the_store_is_on_the_page() -> None:
     section = PAGES[0].read_text().partition("## Trouble with the store")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == HINTS.keys() - {"other"}
+
+
+REASONS = (ROOT / "docs/reasons.md").read_text()
+STATUS_CODES = {code.name.lower() for code in grpc.StatusCode}
+NOT_SHOWN = {
+    "error", "rejected", "invalid", "service_error", "not_fresh", "config",  # defaults; what is raised says more
+    "session_ended", "refresh_reused", "refresh_invalid",  # the contract's words; the SDK says how it ended
+    "error_reason_unspecified",
+}  # fmt: skip
+
+
+def reasons_in_the_sdk() -> Iterator[str]:
+    """Every word that is given as a reason somewhere: by keyword, by default, or as why a stream ended."""
+    for path in (ROOT / "sdk/revocation_sdk").glob("*.py"):
+        if path.name == "testing.py" or path.name.startswith("_fake"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.keyword(arg="reason", value=value):
+                    yield from words_in(value)
+                case ast.AnnAssign(target=ast.Name(id="default_reason"), value=ast.Constant() as value):
+                    yield from words_in(value)
+                case ast.Assign(targets=[ast.Name(id="default_reason" | "_HOPELESS") | ast.Attribute(attr="trouble")]):
+                    yield from words_in(node.value)
+                case ast.Call(func=ast.Name(id="Unsigned") | ast.Attribute(attr="_broken" | "end"), args=[value]):
+                    yield from words_in(value)
+
+
+def words_in(node: ast.expr) -> Iterator[str]:
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str) and re.fullmatch(r"[a-z_]{3,}", part.value):
+            yield part.value
+
+
+def test_every_reason_is_on_the_page_and_no_other_is() -> None:
+    """Tables in the first column, and the arguments that a ConfigError names."""
+    columns = "".join(re.findall(r"^\| (`.*?) \|", REASONS, re.MULTILINE))
+    shown = set(re.findall(r"`(\w+)`", columns + REASONS.rpartition("names the argument: ")[2].partition(". A few")[0]))
+    in_code = {*reasons_in_the_sdk(), *map(str.lower, errors_pb2.ErrorReason.keys()), *End, "issuer", "issuer_skew"}
+    assert in_code - NOT_SHOWN - shown == set()
+    assert shown - in_code - STATUS_CODES == set()
+
+
+def test_every_reason_says_what_to_do() -> None:
+    rows = [line.strip("|").split(" | ") for line in REASONS.splitlines() if line.startswith("| `")]
+    assert len(rows) > 40
+    for row in rows:
+        assert len(row) == 3, row

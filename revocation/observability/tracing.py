@@ -37,7 +37,7 @@ def configure(replica: str, version: str) -> Callable[[], None]:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
-        raise TracingRefused("--otel needs pip install 'revocation[otel]'") from error
+        raise TracingRefused("--otel needs the extra `otel` (docs/install.md)") from error
     resource = Resource.create({"service.version": version, "service.instance.id": replica})
     if resource.attributes.get("service.name", "").startswith("unknown_service"):  # type: ignore[union-attr]
         resource = resource.merge(Resource({"service.name": "revocation"}))
