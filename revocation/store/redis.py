@@ -23,7 +23,6 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     RedisError,
-    ResponseError,
 )
 
 from revocation.store import (
@@ -41,6 +40,7 @@ from revocation.store import (
     StoreUnavailable,
     Tail,
 )
+from revocation.store.answers import PROMPT_S, both, one
 from revocation.store.disk import Disk, copies_of, question
 from revocation.store.hints import HINTS
 from revocation.store.nodes import Nodes, OneNode, client_of
@@ -62,12 +62,13 @@ log = structlog.get_logger("revocation.store")
 
 _OWN_SCRIPTS = ("commit", "barrier", "beat", "open", "confirm", "settle", "strike", "propose", "segments")
 _SCRIPTS = (*_OWN_SCRIPTS, *SESSION_SCRIPTS, *AUDIT_SCRIPTS)
+_PROMPT = ("beat", "barrier")  # their answers are small, and others judge by when they come
 _SAFE_POLICIES = ("noeviction",)
 _OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
 _LOOK_S = 1.0
 """How often Sentinels are asked whether the primary in use is still theirs."""
 
-_LONGEST_WAIT_MS = 2_500  # of a blocked command: well below a socket's time-out, or it would look like a dead server
+_LONGEST_WAIT_MS = 1_500  # of a blocked command: well below a socket's time-out, or it would look like a dead server
 
 
 class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
@@ -292,7 +293,8 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
         # XREAD from a trimmed id skips without an error; the replica's chain check notices.
         key = self._key(partition, "log")
         client = await self._serving(key)
-        reply = await self._call(client.xread({key: f"{after}-0"}, count, min(block_ms, _LONGEST_WAIT_MS) or None))
+        block = min(block_ms, _LONGEST_WAIT_MS) or None
+        reply = await self._call(self._nodes.asked(client, lambda: client.xread({key: f"{after}-0"}, count, block)))
         return [log_entry(record_id, fields) for _, records in reply or () for record_id, fields in records]
 
     async def agree_on_secret(self, commitments: dict[str, str]) -> tuple[str, ...]:
@@ -335,7 +337,7 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
         except NoScriptError:  # the server restarted or was replaced: nothing has run
             await self._load_scripts(client)
         except MovedError:  # nor here: another server has the keys
-            self._nodes.doubt()
+            self._nodes.doubt(client)
             client = await self._serving(self._key(partition, "meta"))
         try:
             return await self._once(client, script, partition, arguments, durability)
@@ -352,7 +354,10 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
             wait = ("WAIT", durability.replicas, timeout_ms)
         elif durability.fsync:
             wait = question(self._disk, timeout_ms)
-        replies = await self._call(_both(client, call, wait) if wait else _one(client, call))
+        within_s = PROMPT_S + (timeout_ms / 1000 if wait else 0) if script in _PROMPT else None
+        replies = await self._call(
+            self._nodes.asked(client, lambda: both(client, call, wait) if wait else one(client, call), within_s)
+        )
         for reply in replies:
             if isinstance(reply, NoScriptError | MovedError):
                 raise reply
@@ -397,23 +402,6 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
     def _count(self, kind: str) -> None:
         if self.on_trouble is not None:
             self.on_trouble(kind)
-
-
-async def _one(client: Any, call: tuple[Any, ...]) -> list[Any]:
-    """One command, without the cost of a pipeline; a server's refusal is a value, as in a pipeline."""
-    try:
-        return [await client.execute_command(*call)]
-    except ResponseError as error:
-        return [error]
-
-
-async def _both(client: Redis, call: tuple[Any, ...], wait: tuple[Any, ...]) -> list[Any]:
-    """Two commands, one after the other on one connection."""
-    pipeline = client.pipeline(transaction=False)
-    pipeline.execute_command(*call)
-    pipeline.execute_command(*wait)
-    replies: list[Any] = await pipeline.execute(raise_on_error=False)
-    return replies
 
 
 def _has_waitaof(name: str, version: tuple[int, ...]) -> bool:

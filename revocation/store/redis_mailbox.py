@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from revocation.store.mailbox import BEGINNING, NOTES_KEPT_MS, Post
 
-_LONGEST_BLOCK_MS = 2_500  # well below a socket's time-out
+_LONGEST_BLOCK_MS = 1_500  # well below a socket's time-out
 
 
 class RedisMailbox(ABC):

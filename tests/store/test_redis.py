@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from revocation.store import Closed, Durability, OpState, Registry, StoreRefused, StoreUnavailable, Tail
+from revocation.replication.membership import Timing
+from revocation.store import Closed, Durability, OpState, Registry, Standing, StoreRefused, StoreUnavailable, Tail
+from revocation.store.answers import PROMPT_S
+from revocation.store.nodes import OneNode, client_with, options_of
 from revocation.store.redis import RedisStore
+from tests.chaos.proxy import Proxy
 from tests.servers import Server, Servers
 from tests.store.test_contract import soon
 from tests.store.world import LOG, OTHER_LOG, Actor, World, alone, opened, operation, subjects, tokens
@@ -190,10 +194,67 @@ async def test_a_hung_server_is_given_up(servers: Servers) -> None:
     await store.close()
 
 
-async def blocked(server: Server) -> None:
-    """Waits until a client waits for the log."""
+@pytest.mark.parametrize("call", ["beat", "read"])
+async def test_after_one_dead_connection_the_others_that_wait_are_not_used(servers: Servers, call: str) -> None:
+    """A firewall has forgotten all connections of a burst; new ones pass."""
+    with Proxy(("127.0.0.1", servers.start().port)) as proxy:
+        store = RedisStore.from_url(f"redis://{proxy.address}?socket_timeout=2")
+        await store.start()
+
+        async def ask() -> None:
+            await (store.beat(0, None, "a", 0, 0, 0) if call == "beat" else store.read_log(0, 0, 1, 0))
+
+        await asyncio.gather(*(ask() for _ in range(20)))
+        proxy.set("hold", old_only=True)
+        async with asyncio.timeout(NO_HANG_S):
+            with pytest.raises(StoreUnavailable) as failed:
+                await ask()
+            assert failed.value.kind == "timeout"
+            await asyncio.gather(*(ask() for _ in range(10)))
+        await store.close()
+
+
+async def test_heartbeats_and_barriers_are_given_up_before_their_sender_is(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Timing().detect_ms >= 2 * 1000 * PROMPT_S
+    monkeypatch.setattr("revocation.store.redis.PROMPT_S", 0.2)
+    server = servers.start()
+    store = RedisStore.from_url(f"{server.url}?socket_timeout=600")
+    await store.start()
+    await asyncio.gather(*(store.beat(0, None, "a", 0, 0, 0) for _ in range(2)))  # each finds a connection
+    server.pause()
+    asked = store.beat(0, None, "a", 0, 0, 0), store.barrier(0, Standing(LOG, "a", 1), 0, Durability())
     async with asyncio.timeout(NO_HANG_S):
-        while not server.info("clients")["blocked_clients"]:  # noqa: ASYNC110 - nobody tells
+        for failed in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(failed, StoreUnavailable)
+            assert (failed.kind, failed.did_nothing) == ("timeout", False)
+    server.resume()
+    await store.close()
+
+
+async def test_what_a_barrier_may_take_counts_neither_connecting_nor_waiting_for_copies(
+    servers: Servers, make_live: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("revocation.store.redis.PROMPT_S", 1.0)
+    primary = servers.start()
+    replica = servers.start(replica_of=primary)
+    actor = await alone(await make_live(primary))
+
+    async def slowly(connection: Any) -> None:  # as Sentinels and a handshake of TLS may be
+        await asyncio.sleep(1.2)
+        await connection.on_connect()
+
+    actor.store = RedisStore(OneNode(lambda: client_with(options_of(primary.url) | {"redis_connect_func": slowly})))
+    replica.pause()
+    assert opened(await actor.barrier(Durability(replicas=1, timeout_ms=1_500))).copies == 0
+    await actor.store.close()
+
+
+async def blocked(server: Server, clients: int = 1) -> None:
+    """Waits until so many clients wait for the log."""
+    async with asyncio.timeout(NO_HANG_S):
+        while server.info("clients")["blocked_clients"] < clients:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.001)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ from redis.crc import key_slot
 
 from revocation.store import Closed, Durability, OpState, Registry, StoreRefused, StoreUnavailable
 from revocation.store.connect import connect
-from revocation.store.nodes import ClusterNodes, OneNode, client_of
+from revocation.store.nodes import ClusterNodes, OneNode, client_of, options_of
 from revocation.store.redis import RedisStore
 from tests.servers import NoServer, Server, Servers, find_tls_binary, free_port
 from tests.store.test_contract import soon
@@ -194,6 +196,67 @@ async def test_a_slot_that_moved_is_followed(servers: Servers, connected: Connec
     await world.store.reconnect()
     for actor in actors:
         assert opened(await actor.barrier()).seq == 1
+
+
+def in_order(monkeypatch: pytest.MonkeyPatch, *last: Server) -> None:
+    """Nodes are asked in no certain order: these ones last."""
+    ports = [server.port for server in last]
+    monkeypatch.setattr(random, "shuffle", lambda known: known.sort(key=lambda address: address[1] in ports))
+
+
+async def test_nodes_that_are_gone_are_asked_no_more(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They hold the answer of another one up no longer than a moment each, and it ends what is left of them."""
+    (node,) = servers.cluster(1)
+    monkeypatch.setattr("revocation.store.nodes._NEXT_S", 0.01)
+    in_order(monkeypatch, node)
+    here = ("127.0.0.1", node.port)
+    cluster = ClusterNodes([here], options_of("redis://?socket_timeout=600&socket_connect_timeout=600"))
+    gone = [socket.create_server(("127.0.0.1", 0)) for _ in range(5)]  # connects, and nobody is there
+    for listener in gone:
+        cluster._client(listener.getsockname())
+    cluster.doubt()
+    async with asyncio.timeout(NO_HANG_S):
+        assert len(await cluster.everyone()) == 1
+    assert list(cluster._clients) == [here]
+    await cluster.aclose()
+    for listener in gone:
+        listener.close()
+
+
+async def test_a_node_that_left_the_cluster_is_not_believed(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    stays, left = servers.cluster(1)[0], servers.cluster(1)[0]
+    left.call("CLUSTER", "RESET", "HARD")
+    in_order(monkeypatch, stays)
+    cluster = ClusterNodes([("127.0.0.1", node.port) for node in (left, stays)], options_of("redis://"))
+    assert await cluster.serving("any")
+    await cluster.aclose()
+
+
+async def test_a_node_that_hangs_holds_up_its_own_partitions_only(
+    servers: Servers, connected: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = servers.cluster(3)
+    url = f"redis+cluster://{nodes[0].address}?socket_timeout=600"
+    world = await connected(url, nodes[0], partitions=4)
+    node = nodes[node_of(nodes, 0)]
+    elsewhere = next(partition for partition in range(4) if nodes[node_of(nodes, partition)] is not node)
+    hung, other = await alone(world, 0), await alone(world, elsewhere)
+    # Whoever is asked who has which slots is the one that hangs, and nobody else is asked.
+    in_order(monkeypatch, *(one for one in nodes if one is not node))
+    for name in ("_NEXT_S", "_SLOTS_S"):
+        monkeypatch.setattr(f"revocation.store.nodes.{name}", 600)
+    node.pause()
+    async with asyncio.timeout(NO_HANG_S):
+        with monkeypatch.context() as hurried:
+            hurried.setattr("revocation.store.redis.PROMPT_S", 0.2)
+            with pytest.raises(StoreUnavailable):
+                await hung.look()
+        waiting = asyncio.create_task(hung.look())
+        for _ in range(10):
+            assert opened(await other.barrier()).seq == 0
+        assert not waiting.done()
+        node.resume()
+        assert (await waiting).log_id == hung.log_id
 
 
 # -- sockets and TLS --------------------------------------------------------------------------------------------------
