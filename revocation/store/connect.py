@@ -16,6 +16,7 @@ from revocation.store.nodes import (
     OneNode,
     client_of,
     options_of,
+    room_for,
 )
 from revocation.store.redis import RedisStore
 from revocation.store.sentinels import NamedPrimary, client_of_primary, sentinel_clients
@@ -26,20 +27,20 @@ _FORMS = (
 )
 
 
-def connect(url: str, **options: Any) -> RedisStore:
+def connect(url: str, *, partitions: int = 1, **options: Any) -> RedisStore:
     """A store at `url`, not yet connected. Raises StoreRefused for a URL that cannot be one; it never repeats it.
 
     Everything redis-py knows as a URL option goes into the query, TLS files among them (`ssl_ca_certs`,
     `ssl_certfile`, `ssl_keyfile`). User and password are those of the data nodes; Sentinels have `sentinel_username`
     and `sentinel_password`.
     """
-    return RedisStore(nodes_of(url), **options)
+    return RedisStore(nodes_of(url, partitions), partitions=partitions, **options)
 
 
-def nodes_of(url: str) -> Nodes:
+def nodes_of(url: str, partitions: int = 1) -> Nodes:
     """The servers behind `url`. Raises StoreRefused as `connect` does."""
     try:
-        return _nodes(url)
+        return _nodes(url, partitions)
     except (ValueError, TypeError) as error:
         raise StoreRefused(f"the URL of the store is not understood; write one of {_FORMS}") from error
 
@@ -52,19 +53,20 @@ def sentinels_of(url: str) -> tuple[list[Redis], str] | None:
     return sentinel_clients(hosts, options, own), service
 
 
-def _nodes(url: str) -> Nodes:
+def _nodes(url: str, partitions: int) -> Nodes:
     scheme, _, _ = url.partition("://")
     _, plus, kind = scheme.partition("+")
     if not plus:
         options_of(url)
-        return OneNode(lambda: client_of(url))
+        return OneNode(lambda: client_of(url, partitions))
     if kind == "sentinel":
         sentinels, service, options, own = _sentinel(url)
+        options = room_for(partitions) | options
         return NamedPrimary(lambda: client_of_primary(sentinels, service, options, own))
     hosts, path, options, own = _parts(url)
     if kind != "cluster" or path or own:
         raise ValueError("neither the one nor the other")
-    return ClusterNodes(_addresses(hosts, 6379), options)
+    return ClusterNodes(_addresses(hosts, 6379), room_for(partitions) | options)
 
 
 def _sentinel(url: str) -> tuple[list[Address], str, dict[str, Any], dict[str, Any]]:

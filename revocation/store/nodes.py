@@ -35,6 +35,12 @@ largest answer has 20 MB; what hangs on a dead connection hangs for so long afte
 
 _CONNECT_TIMEOUT_S = 2.0
 
+_CONNECTIONS = 128
+"""Connections to one server at the most, besides those of partitions: 32 for sessions, 64 for readers of the audit."""
+
+_CONNECTIONS_OF_PARTITION = 4
+"""Its reader holds one as long as it lives; heartbeat, barrier and commit take one each. Who finds none fails."""
+
 _SLOTS_S = 1.0
 """How long one node of a cluster may take to say who has which slots."""
 
@@ -263,6 +269,11 @@ def _address(node: Sequence[Any], asked: Address) -> Address:
     return (host if host and host != "?" else asked[0]), int(node[1])
 
 
+def room_for(partitions: int) -> dict[str, Any]:
+    """The option that bounds the connections to one server, which may hold all partitions."""
+    return {"max_connections": _CONNECTIONS + _CONNECTIONS_OF_PARTITION * partitions}
+
+
 def options_of(url: str) -> dict[str, Any]:
     """Connection options of a redis://, rediss:// or unix:// URL. Raises ValueError."""
     defaults = {"socket_timeout": _SOCKET_TIMEOUT_S, "socket_connect_timeout": _CONNECT_TIMEOUT_S}
@@ -276,6 +287,6 @@ def client_with(options: dict[str, Any]) -> Redis:
     return Redis.from_pool(ConnectionPool(**options))
 
 
-def client_of(url: str) -> Redis:
+def client_of(url: str, partitions: int = 1) -> Redis:
     """A client for one server."""
-    return client_with(options_of(url))
+    return client_with(room_for(partitions) | options_of(url))

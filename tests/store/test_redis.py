@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from revocation.replication.membership import Timing
 from revocation.store import Closed, Durability, OpState, Registry, Standing, StoreRefused, StoreUnavailable, Tail
 from revocation.store.answers import PROMPT_S
+from revocation.store.connect import connect
 from revocation.store.nodes import OneNode, client_with, options_of
 from revocation.store.redis import RedisStore
 from tests.chaos.proxy import Proxy
@@ -421,6 +422,22 @@ async def test_a_store_without_room_refuses_commits_and_goes_on(servers: Servers
     assert (after[0].seq, after[0].clock, after[1]) == (before[0].seq, before[0].clock, before[1])
     world.server.call("CONFIG", "SET", "maxmemory", 0)
     assert (await actor.commit(operation(2, subjects(8)))).seq == 2
+
+
+async def test_every_partition_finds_a_connection(servers: Servers) -> None:
+    """On one server each has a reader, which holds one, and all may beat and prove at the same time."""
+    server, most = servers.start(), 64
+    store = connect(server.url, partitions=most)
+    await store.start()
+    reading = [asyncio.create_task(store.read_log(partition, 0, 1, 60_000)) for partition in range(most)]
+    await blocked(server, most)
+    who = Standing(LOG, "a", 1)
+    await asyncio.gather(
+        *(store.beat(partition, None, "a", 0, 0, 0) for partition in range(most)),
+        *(store.barrier(partition, who, 0, Durability()) for partition in range(most)),
+    )
+    await asyncio.gather(*reading)
+    await store.close()
 
 
 async def test_errors_tell_no_names_and_no_values(servers: Servers, make_live: Any) -> None:
