@@ -64,6 +64,8 @@ class Following:
     def start(self) -> None:
         """Begins to follow, once; waits for nothing. Cheap when begun: verdicts call it each time."""
         if self._worker.started_at is None and not self._closed:
+            if self._worker.pid != os.getpid():  # forked in C, which runs no handlers: uWSGI
+                self.after_fork()
             _warn_about_environment()
             self._worker.start(self.name)
 

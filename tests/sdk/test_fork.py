@@ -185,6 +185,28 @@ def work():
 in_children(1, work)
 """
 
+FORKED_IN_C = """
+import ctypes                          # uWSGI forks so: none of Python's handlers run
+client.state                           # made, and not started
+
+child = ctypes.PyDLL(None).fork()
+if child == 0:
+    code = 1
+    try:
+        try:
+            client.check(claims)
+        except StatusUnknown:
+            pass
+        client.wait_until_fresh(30)
+        followers = [one for one in threading.enumerate() if one.name == "revocation-follower"]
+        assert len(followers) == 2, followers
+        code = 0
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+
 CLEAN_EXIT = """
 client.wait_until_fresh(30)
 child = os.fork()
@@ -208,7 +230,19 @@ with multiprocessing.get_context("fork").Pool(3) as pool:
 
 @pytest.mark.parametrize(
     "program",
-    [FOLLOWING, UNUSED, NESTED, NESTED_UNUSED, BUSY, CLOSED, CALLBACKS, ONLY_REVOKES, CLEAN_EXIT, MULTIPROCESSING],
+    [
+        FOLLOWING,
+        UNUSED,
+        NESTED,
+        NESTED_UNUSED,
+        BUSY,
+        CLOSED,
+        CALLBACKS,
+        ONLY_REVOKES,
+        FORKED_IN_C,
+        CLEAN_EXIT,
+        MULTIPROCESSING,
+    ],
     ids=[
         "following",
         "unused",
@@ -218,6 +252,7 @@ with multiprocessing.get_context("fork").Pool(3) as pool:
         "closed",
         "callbacks",
         "only_revokes",
+        "forked_in_c",
         "clean_exit",
         "multiprocessing",
     ],
