@@ -158,9 +158,10 @@ class SessionDesk:
         if not 0 < life_s <= most:
             raise InvalidField("access_token_life_s", f"must be 1 to {most}, the realm's max_token_life")
 
-    async def _look(self, place: Place, look: Look) -> Seen:
+    async def _look(self, place: Place, look: Look, *, opens: bool = False) -> Seen:
         """Reads in the partition behind a barrier that begins now; the views that decide on clients and realms, too."""
-        seen, _ = await asyncio.gather(self._gates[place.partition].look(look), self._prove_others(place))
+        looking = self._gates[place.partition].look(look, opens=opens)
+        seen, _ = await asyncio.gather(looking, self._prove_others(place))
         return seen
 
     async def _prove_others(self, place: Place) -> None:

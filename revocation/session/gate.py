@@ -105,16 +105,32 @@ class SessionGate:
         self._lives = lives
         self._waits = Durability(replicas=ends.replicas)
 
-    async def look(self, look: Look) -> Seen:
-        """What the store holds, once the own view holds all that was committed before. Raises StoreUnavailable."""
+    async def look(self, look: Look, *, opens: bool = False) -> Seen:
+        """What the store holds, once the own view holds all that was committed before. Raises StoreUnavailable.
+
+        If the op id of `look` has run before, who asks again is answered by that; so it must be where it should be, as
+        for the first answer (`opens`: as an opening that ends nobody). Else raises OutcomeUnknown.
+        """
+        level = self._lives if opens else self._ends
+        seen = await self._look(look, self._waits)
+        if not seen.op or not (level.fsync or level.replicas > self._waits.replicas):
+            return seen
+        try:
+            return await self._look(look, level)
+        except StoreUnavailable:
+            raise OutcomeUnknown(f"the store went away; {_RETRY}") from None
+
+    async def _look(self, look: Look, wanted: Durability) -> Seen:
         while True:
             with contextlib.suppress(NotReady, Fenced):
                 async with self._turnstile:
                     who = self.replica.standing()
                     seen = await self._store.look_sessions(
-                        self.replica.index, who, self.replica.clock.wall_ms(), look, self._waits
+                        self.replica.index, who, self.replica.clock.wall_ms(), look, wanted
                     )
-                if isinstance(seen, Seen) and seen.copies >= self._waits.replicas:
+                if isinstance(seen, Seen) and wanted is not self._waits:
+                    self._require_copies(seen, wanted)  # some look went before: who may have to hear "unknown" hears it
+                if isinstance(seen, Seen) and seen.copies >= wanted.replicas:
                     await self.replica.applied(who.log_id, seen.seq)
                     return seen
                 self.replica.doubt()
@@ -159,7 +175,7 @@ class SessionGate:
         revokes = isinstance(step.action, Finish) or step.cutoff or (step.limits and step.limits.evict)
         return self._ends if revokes else self._lives
 
-    def _require_copies(self, reply: Stepped | Again, wanted: Durability) -> None:
+    def _require_copies(self, reply: Stepped | Again | Seen, wanted: Durability) -> None:
         if reply.copies < max(wanted.replicas, int(wanted.fsync)):
             raise OutcomeUnknown(f"the copies asked for were not reached; {_RETRY}")
 

@@ -89,7 +89,7 @@ class Sessions(SessionEnds, SessionCounts):
         look = StoreLook(
             place.realm.name, indexes=indexes, at_least=_threshold(settings), with_records=True, op=op.key()
         )
-        seen = await self._look(place, look)
+        seen = await self._look(place, look, opens=not settings.evict_oldest)
         if seen.op:
             return await self._opened_before(place, opening, seen.op[0])
         forget = await self._dead_entries(place, seen)

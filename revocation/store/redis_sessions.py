@@ -48,7 +48,8 @@ class RedisSessions(ABC):
         self, partition: int, who: Standing, caller_ms: int, look: Look, durability: Durability
     ) -> Seen | Closed:
         """See lua/session_look.lua."""
-        arguments = [who.log_id, who.member, who.incarnation, caller_ms, self._skew_ms, durability.replicas, look.realm]
+        waits = int(durability.replicas > 0 or durability.fsync)
+        arguments = [who.log_id, who.member, who.incarnation, caller_ms, self._skew_ms, waits, look.realm]
         arguments += [look.op, " ".join(look.indexes), look.at_least, "records" if look.with_records else ""]
         reply, copies = await self._durably("session_look", partition, [*arguments, *look.records], durability)
         if len(reply) == 1:

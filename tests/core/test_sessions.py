@@ -108,6 +108,18 @@ def test_a_generation_above_the_record_moves_it_forward() -> None:
     assert (commit.write, commit.session.generation, commit.event) == (Write.PUT, 9, "store_rolled_back")
 
 
+def test_where_a_rotation_was_lost_a_replay_passes_and_is_found_out_when_both_go_on() -> None:
+    """Nobody remembers that the token had been exchanged. Whoever uses it gets the successor that is known already."""
+    lost, fallen_back = step(opened(), refresh(1), T0).session, opened()
+    thief = step(fallen_back, refresh(1, b"thief"), T0 + 60_000)
+    assert (thief.write, thief.session.generation) == (Write.PUT, lost.generation)
+    owner = step(thief.session, refresh(lost.generation, b"owner"), T0 + 120_000)
+    assert (owner.write, owner.session.generation) == (Write.PUT, lost.generation + 1)
+    assert step(owner.session, refresh(thief.session.generation, b"thief"), T0 + 180_000).write is Write.END
+    passed_on = step(fallen_back, refresh(lost.generation), T0 + 1).session
+    assert step(passed_on, refresh(1, b"thief"), T0 + 2).write is Write.END, "once the owner came, it is theft again"
+
+
 @pytest.mark.parametrize(
     ("now", "cutoffs", "end"),
     [

@@ -1,6 +1,6 @@
 -- Reads sessions and says what time it is: a barrier and a read in one. If a WAIT follows it writes something (H12).
 --
--- ARGV  log, member, incarnation, caller's ms, skew ms, copies that the caller will wait for, realm, op key ('' for
+-- ARGV  log, member, incarnation, caller's ms, skew ms, '1' if the caller will wait for copies, realm, op key ('' for
 --       none), indexes (names with a blank between), at least (entries are wanted only if there are so many), 'records'
 --       to have the record of each entry ('' for entries alone), then names of records
 -- Reply {'ok', now, seq, version clock, op record or '', {entry, record or '', entry, record or '', ...}, ...records}
