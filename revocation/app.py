@@ -76,6 +76,8 @@ async def _serve(config: Config, embedded: EmbeddedStore | None) -> int:
             stack.push_async_callback(asyncio.to_thread, tracing.configure(replica_id, __version__))
         metrics.gauges = lambda: gauges(node)
         store.on_trouble = lambda kind: metrics.store_errors.labels(kind).inc()
+        watching = asyncio.create_task(store.watch_eviction(), name="eviction")
+        stack.push_async_callback(_cancelled, watching)
         running = asyncio.create_task(node.run(), name="node")
         server = await _start_server(config, node)
         if config.http_listen is not None:

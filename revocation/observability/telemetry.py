@@ -313,7 +313,9 @@ class Metrics:
         )
         self.commit_seconds = histogram("commit_seconds", "Time that commit scripts took at the store.", "partition")
         self.barrier_seconds = histogram("barrier_seconds", "Time that barriers at the store took.", "partition")
-        self.store_errors = counter("store_errors", "Failed calls to the store, by kind.", "kind")
+        self.store_errors = counter(
+            "store_errors", "Failed calls to the store, and other trouble with it, by kind.", "kind"
+        )
         self.store_seconds = histogram("store_seconds", "Time that heartbeats at the store took.", "partition")
         self.log_lag_seconds = histogram(
             "log_lag_seconds", "From a commit, by the store's clock, until it was queued for all subscribers here.",

@@ -34,6 +34,7 @@ from revocation.store import (
     StoreRefused,
     StoreUnavailable,
 )
+from revocation.store.hints import HINTS
 
 log = structlog.get_logger("revocation.replica")
 
@@ -210,9 +211,7 @@ class Replica:
             case Step.HEAL:
                 return await self._heal(registry)
             case Step.RECONNECT:
-                self._not_usable("unreachable")
-                log.warning("store_demoted", partition=self.index, hint="the store node is no primary any more")
-                return _RETRY_S
+                raise StoreUnavailable("the node is no primary", kind="read_only", hint=HINTS["read_only"])
             case Step.STOP:
                 raise Superseded(self._options.member)
             case Step.SETTLE:

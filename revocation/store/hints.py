@@ -32,6 +32,10 @@ HINTS = {
         "the store is full: raise maxmemory or give it more memory; nothing is evicted, and revocations are refused "
         "until there is room"
     ),
+    "eviction": (
+        "the store may drop revocations when its memory is full: set `maxmemory-policy noeviction` there, and on every "
+        "node that may take over"
+    ),
     "disk": "the store cannot write to its disk and refuses changes (MISCONF): free space, then look at its log",
     "replicas": "the store has fewer replicas than min-replicas-to-write demands: bring them back",
     "other": "the store answers with an error that it should not give: look at its log and its version",

@@ -45,6 +45,7 @@ from revocation.store.disk import Disk, copies_of, question
 from revocation.store.hints import HINTS
 from revocation.store.nodes import Nodes, OneNode, client_of
 from revocation.store.redis_audit import AUDIT_SCRIPTS, AUDITED_SCRIPTS, RedisAudit, audit_point
+from revocation.store.redis_eviction import RedisEviction
 from revocation.store.redis_mailbox import RedisMailbox
 from revocation.store.redis_sessions import SESSION_SCRIPTS, RedisSessions
 from revocation.store.redis_wire import (
@@ -63,7 +64,6 @@ log = structlog.get_logger("revocation.store")
 _OWN_SCRIPTS = ("commit", "barrier", "beat", "open", "confirm", "settle", "strike", "propose", "segments")
 _SCRIPTS = (*_OWN_SCRIPTS, *SESSION_SCRIPTS, *AUDIT_SCRIPTS)
 _PROMPT = ("beat", "barrier")  # their answers are small, and others judge by when they come
-_SAFE_POLICIES = ("noeviction",)
 _OLDEST = {"redis": (7, 0), "valkey": (8, 0)}
 _LOOK_S = 1.0
 """How often Sentinels are asked whether the primary in use is still theirs."""
@@ -71,7 +71,7 @@ _LOOK_S = 1.0
 _LONGEST_WAIT_MS = 1_500  # of a blocked command: well below a socket's time-out, or it would look like a dead server
 
 
-class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
+class RedisStore(RedisSessions, RedisAudit, RedisMailbox, RedisEviction):
     """The store on Redis or Valkey: one server, or several that `nodes` tells apart."""
 
     def __init__(
@@ -111,7 +111,7 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
     async def start(self) -> str:
         """Connects and checks that every server is fit (StoreRefused). Returns name and version of the first."""
         try:
-            names = [await self._check(client) for client in await self._call(self._nodes.everyone())]
+            names = [await self._check(client) for client in await self._everyone()]
         except StoreUnavailable as error:
             if isinstance(error.__cause__, AuthenticationError | NoPermissionError):
                 raise StoreRefused(
@@ -138,7 +138,7 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
         if version < _OLDEST[name]:
             oldest = ".".join(map(str, _OLDEST[name]))
             raise StoreRefused(f"the store is {name} {_dotted(version)}; {name} {oldest} or newer is needed")
-        await self._check_eviction(client)
+        await self._refuse_eviction(client)
         self._disk = await self._how_to_fsync(client, name, version)
         await self._load_scripts(client)
         return f"{name} {_dotted(version)}"
@@ -150,16 +150,6 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
             return Disk.WAIT
         setting = await self._call(client.config_get("appendfsync"))
         return Disk.ALWAYS if {"always", b"always"} & set(setting.values()) else Disk.NEVER
-
-    async def _check_eviction(self, client: Redis) -> None:
-        memory = await self._call(client.info("memory"))
-        policy = memory.get("maxmemory_policy", "noeviction")
-        if policy not in _SAFE_POLICIES and not self._allow_eviction:
-            raise StoreRefused(
-                f"the store's maxmemory-policy is {policy}: under memory pressure it would drop revocations, and "
-                "revoked tokens would pass again. Set `maxmemory-policy noeviction`, or start with --allow-eviction "
-                "if you accept that"
-            )
 
     async def _load_scripts(self, client: Redis) -> None:
         for name, source in self._sources.items():
@@ -336,6 +326,7 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
             return await self._once(client, script, partition, arguments, durability)
         except NoScriptError:  # the server restarted or was replaced: nothing has run
             await self._load_scripts(client)
+            await self._tell_eviction(client)
         except MovedError:  # nor here: another server has the keys
             self._nodes.doubt(client)
             client = await self._serving(self._key(partition, "meta"))
@@ -368,12 +359,17 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox):
                 # If it is the WAIT that failed, the script has run.
                 raise self._unavailable(reply, ran=reply is not replies[0]) from reply
         if replies[0][0] == b"demoted":
+            self._count("read_only")
             await self.reconnect()
         return replies[0], copies_of(replies[1]) if wait else 0
 
     async def _serving(self, key: str) -> Redis:
         client: Redis = await self._call(self._nodes.serving(key))
         return client
+
+    async def _everyone(self) -> Sequence[Redis]:
+        clients: Sequence[Redis] = await self._call(self._nodes.everyone())
+        return clients
 
     async def _call(self, awaitable: Any) -> Any:
         task = asyncio.current_task()

@@ -64,6 +64,45 @@ def test_a_changed_password_is_told_and_a_repaired_one_is_taken_up(installation:
         recovers(service, replica)
 
 
+def test_a_service_that_starts_with_a_wrong_password_ends_and_does_not_show_it(installation: Installation) -> None:
+    """It would be refused as often as it asked; a rollout must see that at once."""
+    store = installation.servers.start({"requirepass": "right-secret"})
+    replica = Replica("replica", installation.folder, redis_url=f"redis://:wrong-secret@{store.address}")
+    installation.processes.append(replica)
+    replica.start()
+    assert replica.wait() == 2
+    (line,) = replica.events("cannot_start")
+    assert "user and password" in line["why"]
+    assert "wrong-secret" not in replica.log()
+
+
+def test_a_store_that_is_gone_and_one_that_is_silent_are_told(installation: Installation) -> None:
+    """Nothing answers, or not in time: two kinds, since something else is to be done about each."""
+    store = installation.store()
+    with serving(installation, store.url) as (replica, service):
+        store.kill()
+        refuses(service, replica, "unreachable")
+        store.start()
+        recovers(service, replica)
+        store.pause()
+        refuses(service, replica, "timeout")
+        store.resume()
+        recovers(service, replica)
+
+
+def test_a_policy_that_evicts_is_told_when_the_store_comes_back_with_it(installation: Installation) -> None:
+    """As a node does that takes over with another configuration. The service goes on: it holds what may get lost."""
+    store = installation.store()
+    with serving(installation, store.url) as (replica, service):
+        assert not replica.events("store_may_evict")
+        store.kill()
+        store.config["maxmemory-policy"] = "allkeys-lru"
+        store.start()
+        until(lambda: told(replica, "eviction", "store_may_evict"), "the log tells of it")
+        assert replica.metric("store_errors_total", kind="eviction") > 0
+        recovers(service, replica)
+
+
 def test_rights_that_were_taken_away_are_told(installation: Installation) -> None:
     """NOPERM."""
     store = installation.store()
@@ -137,6 +176,7 @@ def test_a_store_that_somebody_elses_script_blocks(installation: Installation) -
         assert call(service.Revoke, request).code in {"UNAVAILABLE", "ABORTED"}
         store.call("SCRIPT", "KILL")
         replica.wait_ready()
+        assert replica.metric("store_errors_total", kind="busy") > 0
         until(lambda: call(service.Revoke, request).code == "OK", "the retry succeeds")
 
 
@@ -155,6 +195,7 @@ def test_a_store_that_loads_its_data_is_waited_for(installation: Installation) -
         installation.processes.append(late)
         late.start()
         until(lambda: told(late, "loading", "waiting_for_store"), "a service that starts tells of it, too")
+        assert replica.metric("store_errors_total", kind="loading") > 0
         store.call("CONFIG", "SET", "key-load-delay", 0)
         recovers(service, replica)
 
@@ -177,10 +218,7 @@ def test_a_node_that_was_made_a_replica_is_told_and_left(installation: Installat
     store, other = installation.store(), installation.store()
     with serving(installation, store.url) as (replica, service):
         store.call("REPLICAOF", "127.0.0.1", other.port)
-        until(lambda: replica.events("store_demoted"), "the log tells of it")
-        for _ in range(3):
-            answer = call(service.Revoke, a_revocation())
-            assert (answer.code, answer.reason) == ("UNAVAILABLE", "STORE_UNAVAILABLE"), answer
+        refuses(service, replica, "read_only")
         store.call("REPLICAOF", "NO", "ONE")
         recovers(service, replica)
 

@@ -122,3 +122,32 @@ async def test_a_newcomer_is_a_reason_to_compare(monkeypatch: pytest.MonkeyPatch
         finally:
             task.cancel()
             await asyncio.wait({task})
+
+
+async def test_without_a_newcomer_it_compares_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "_LOOK_S", 0.01)
+    monkeypatch.setattr(comparison, "EVERY_S", 0.05)
+    monkeypatch.setattr(Comparison, "_newcomer", lambda _: False)
+    store = fresh_store()
+    told: list[int] = []
+    async with running(store, "first") as first:
+        await commit(store, first, range(5))
+        task = asyncio.create_task(Comparison(first, store, lambda _, rows: told.append(rows)).run())
+        try:
+            for times in (1, 2):
+                lose(store)
+                await eventually(lambda times=times: told == [5] * times, "it is put back")  # type: ignore[misc]
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def test_a_loss_that_all_replicas_have_started_after_stays() -> None:
+    """Who has loaded without it knows of nothing: this is the limit that the page tells of."""
+    store = fresh_store()
+    async with running(store, "first") as first:
+        await commit(store, first, range(5))
+        lose(store)
+    async with running(store, "first") as first:
+        assert await Comparison(first, store).once() == 0
+        assert held(first) == 0

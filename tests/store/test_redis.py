@@ -9,15 +9,29 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from revocation.replication.membership import Timing
-from revocation.store import Closed, Durability, OpState, Registry, Standing, StoreRefused, StoreUnavailable, Tail
+from revocation.store import (
+    Closed,
+    Durability,
+    OpState,
+    Registry,
+    Standing,
+    StoreRefused,
+    StoreUnavailable,
+    Tail,
+    redis_eviction,
+)
 from revocation.store.answers import PROMPT_S
 from revocation.store.connect import connect
+from revocation.store.hints import HINTS
 from revocation.store.nodes import OneNode, client_with, options_of
 from revocation.store.redis import RedisStore
+from revocation.store.sessions import Look
 from tests.chaos.proxy import Proxy
+from tests.revocation.turning import eventually
 from tests.servers import Server, Servers
 from tests.store.test_contract import soon
 from tests.store.world import LOG, OTHER_LOG, Actor, World, alone, opened, operation, subjects, tokens
@@ -87,6 +101,38 @@ async def test_a_policy_that_evicts_is_refused(servers: Servers) -> None:
     store = RedisStore.from_url(server.url, allow_eviction=True)
     assert await store.start()
     await store.close()
+
+
+async def test_a_policy_that_evicts_from_now_on_is_told_and_counted(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever looks now and then; who accepted it hears nothing."""
+    monkeypatch.setattr(redis_eviction, "LOOK_S", 0.01)
+    server = servers.start()
+    store, tolerant = RedisStore.from_url(server.url), RedisStore.from_url(server.url, allow_eviction=True)
+    counted: list[str] = []
+    with structlog.testing.capture_logs() as lines:
+        for one in (tolerant, store):
+            one.on_trouble = counted.append
+            await one.start()
+        async with asyncio.timeout(NO_HANG_S):
+            watching = [asyncio.create_task(one.watch_eviction()) for one in (tolerant, store)]
+            server.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+            await eventually(lambda: counted, "it is noticed")
+            server.kill()
+            server.config["maxmemory-policy"] = "allkeys-lfu"
+            server.start()
+            await eventually(lambda: lines[-1]["policy"] == "allkeys-lfu", "it looks on after a failure")
+        for task in watching:
+            task.cancel()
+        await asyncio.wait(watching)
+    assert {*counted} <= {"eviction", "unreachable"}
+    for line in lines:
+        assert (line["event"], line["kind"], line["hint"]) == ("store_may_evict", "eviction", HINTS["eviction"])
+        assert line["log_level"] == "error"
+    assert counted.count("eviction") == len(lines), "the one who accepted it said nothing"
+    for one in (tolerant, store):
+        await one.close()
 
 
 @pytest.mark.parametrize(
@@ -183,13 +229,16 @@ async def test_a_dead_server_is_noticed_at_once_and_a_restarted_one_keeps_everyt
 
 
 async def test_a_hung_server_is_given_up(servers: Servers) -> None:
-    server = servers.start()
+    server, counted = servers.start(), list[str]()
     store = RedisStore.from_url(f"{server.url}?socket_timeout=2")
     await store.start()
+    store.on_trouble = counted.append
     server.pause()
     async with asyncio.timeout(NO_HANG_S):
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreUnavailable) as failed:
             await store.beat(0, None, "a", 0, 0, 0)
+    assert (failed.value.kind, failed.value.hint, counted) == ("timeout", HINTS["timeout"], ["timeout"])
+    assert not failed.value.did_nothing, "nobody knows"
     server.resume()
     assert (await store.beat(0, None, "a", 0, 0, 0)).closed is Closed.REOPEN
     await store.close()
@@ -383,6 +432,23 @@ async def test_copies_count_only_if_they_hold_what_was_asked_about(servers: Serv
     assert opened(await actor.barrier(hurried)).copies == 0
     replica.resume()
     await reached(1, barrier)
+
+
+@pytest.mark.parametrize("durability", [Durability(replicas=1, timeout_ms=50), Durability(fsync=True, timeout_ms=50)])
+async def test_a_look_that_waits_writes_first(servers: Servers, make_live: Any, durability: Durability) -> None:
+    """H12 for looks at sessions: who repeats what was done before hears so only if it is where it should be."""
+    world = await make_live(servers.start(aof=True))
+    actor = await alone(world)
+
+    async def looked(durability: Durability) -> str:
+        await world.store.look_sessions(0, actor.who, actor.own_ms, Look("r"), durability)
+        return str(world.server.call("HGET", "revocation:{p0}:meta", "high"))
+
+    before = await looked(durability)
+    assert await looked(Durability()) == before, "one that waits for nothing costs no write"
+    async with asyncio.timeout(NO_HANG_S):
+        while await looked(durability) == before:
+            pass
 
 
 @pytest.mark.parametrize("can_wait", [True, False], ids=["WAITAOF", "without"])

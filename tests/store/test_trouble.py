@@ -95,7 +95,7 @@ def test_what_the_driver_wraps_is_seen(error: Exception, kind: str, nothing: boo
 
 
 def test_every_kind_says_what_to_do() -> None:
-    assert {kind for _, kind, _ in CASES} | {"tls"} == HINTS.keys()
+    assert {kind for _, kind, _ in CASES} | {"tls", "eviction"} == HINTS.keys()
     for hint in HINTS.values():
         assert SAID not in hint
         assert len(hint) > 30
