@@ -90,8 +90,8 @@ def test_a_store_that_is_gone_and_one_that_is_silent_are_told(installation: Inst
         recovers(service, replica)
 
 
-def test_a_policy_that_evicts_is_told_when_the_store_comes_back_with_it(installation: Installation) -> None:
-    """As a node does that takes over with another configuration. The service goes on: it holds what may get lost."""
+def test_a_policy_that_evicts_is_told_and_the_service_goes_on(installation: Installation) -> None:
+    """The store comes back with it, as a node does that takes over. The service holds what may get lost."""
     store = installation.store()
     with serving(installation, store.url) as (replica, service):
         assert not replica.events("store_may_evict")

@@ -135,6 +135,22 @@ async def test_a_policy_that_evicts_from_now_on_is_told_and_counted(
         await one.close()
 
 
+async def test_a_server_that_comes_back_with_a_policy_that_evicts_is_told_at_once(
+    servers: Servers, make_live: Any
+) -> None:
+    """By the first script that it does not know, without anybody who looks now and then."""
+    world = await make_live(servers.start(aof=True))
+    actor, counted = await alone(world), list[str]()
+    world.store.on_trouble = counted.append
+    world.server.kill()
+    world.server.config["maxmemory-policy"] = "allkeys-lru"
+    world.server.start()
+    async with asyncio.timeout(NO_HANG_S):
+        while "eviction" not in counted:
+            with contextlib.suppress(StoreUnavailable):  # its connections have ended, too
+                assert (await actor.look()).closed is Closed.REOPEN, "it is answered all the same"
+
+
 @pytest.mark.parametrize(
     "server",
     [{"redis_version": "6.2.14"}, {"redis_version": "7.2.4", "valkey_version": "7.2.5", "server_name": "valkey"}],
