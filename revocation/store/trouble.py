@@ -44,7 +44,7 @@ _BY_CODE = {
 }  # fmt: skip
 _BEFORE_ANYTHING = frozenset(_BY_CODE.values()) | {"no_primary"}
 """Said by the server before it runs a script, or at its first write; or there was nobody to connect to."""
-_IN_A_SCRIPT = re.compile(r"Script attempted to \w+ a .*(non local key|cluster is down)")
+_IN_A_SCRIPT = re.compile("access a non local key in a cluster node|while the cluster is down")
 """Said of a key that a script comes to while its slot moves, or whose part of the cluster is down."""
 
 

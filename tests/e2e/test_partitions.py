@@ -58,7 +58,7 @@ def test_a_split_in_which_the_old_primary_goes_on(installation: Installation) ->
         with stub(led.address) as service:
             answer = call(service.Revoke, a_revocation(), timeout=1.0)
             assert answer.code != "OK", answer
-        assert stayed.ready()
+        stayed.wait_ready()
         assert int(primary.call("XLEN", "revocation:{p0}:log")) > int(copy.call("XLEN", "revocation:{p0}:log"))
         way.retarget(("127.0.0.1", copy.port))
         led.wait_ready()

@@ -48,8 +48,10 @@ ELSEWHERE = "access a non local key in a cluster node script: 1f, on @user_scrip
         ("ASK 3999 10.0.0.1:6381", "moved", True),
         ("TRYAGAIN Multiple keys request during rehashing of slot", "moved", True),
         ("CLUSTERDOWN Hash slot not served", "moved", True),
-        (f"ERR Script attempted to {ELSEWHERE}", "moved", False),
-        ("ERR Script attempted to execute a command while the cluster is down", "moved", False),
+        (f"ERR Script attempted to {ELSEWHERE}", "moved", False),  # Redis
+        (f"ERR Attempted to {ELSEWHERE}", "moved", False),  # Valkey
+        ("ERR Script attempted to execute a command while the cluster is down", "moved", False),  # Redis
+        ("ERR Can not execute a command 'get' while the cluster is down", "moved", False),  # Valkey
         ("ERR Script attempted to execute nonsense", "other", False),
         ("MASTERDOWN Link with MASTER is down", "loading", True),
         ("LOADING Redis is loading the dataset in memory", "loading", True),
