@@ -28,6 +28,12 @@ _SNAPSHOT_AGE_STEPS = 2_000
 _LARGE_ENTRIES = 20_000
 """From so many entries on a snapshot is made beside the event loop."""
 _PROOF_EVERY_S = 0.02
+_AGAIN_S = 0.2
+"""From an attempt that answered nobody to the next one."""
+_POLL_AFTER_S, _POLL_EVERY_S, _LOOK_S = 1.0, 2.0, 0.25
+"""Who waits for an answer hears something before it would take the silence for a dead connection (3 s in the SDK)."""
+_MOST_PINGS = 64
+"""Of one subscriber that wait for the same proof; of more, the last ones are answered."""
 
 
 class Busy(Exception):
@@ -66,6 +72,11 @@ class Subscriber:
         if self._bytes > QUEUE_BYTES:
             self.end("slow")
         self.wake.set()
+
+    def poll(self) -> None:
+        """Says something to who understands it, unless something is on its way: so at most one of these waits."""
+        if self.verifier is not None and self.verifier.polled and not self._queue and self.writing is None:
+            self.put(stream.POLL)
 
     def take(self) -> bytes | None:
         """The next message, or None if there is none."""
@@ -229,6 +240,20 @@ class RealmHub:
                 subscriber.end("gone")
 
 
+@dataclass(slots=True)
+class _Ask:
+    """The pings of one subscriber that wait for an answer, the latest one last."""
+
+    hub: RealmHub
+    nonces: list[int]
+    poll_at: float
+    """When it is to hear at least that we are here, in event-loop time."""
+
+    def add(self, nonce: int) -> None:
+        self.nonces.append(nonce)
+        del self.nonces[:-_MOST_PINGS]
+
+
 class Hub:
     """Fan-out for all realms of this replica."""
 
@@ -236,12 +261,17 @@ class Hub:
         self.realms: Mapping[str, RealmHub] = {realm: RealmHub(partitions, realm) for realm in realms}
         self.snapshots_running = 0
         self._barriers = barriers
-        self._asked: list[tuple[RealmHub, Subscriber, int]] = []
+        self._asked: dict[Subscriber, _Ask] = {}
+        self._proving: dict[Subscriber, _Ask] = {}
+        """Those whose proof is under way."""
         self._not_before = 0.0
         self._answering: asyncio.Task[None] | None = None
+        self._look_due = False
         self._flush_due = False
         self.observe: Callable[[float], None] | None = None
         """Told how long the slowest of the pings took that shared a proof, in seconds."""
+        self.may_tell: Callable[[str, Verifier], bool] = lambda _realm, _verifier: True
+        """Whether a verifier may be told now that it is fresh."""
 
     @property
     def may_snapshot(self) -> bool:
@@ -269,9 +299,18 @@ class Hub:
 
     def ping(self, hub: RealmHub, subscriber: Subscriber, nonce: int) -> None:
         """Asks for a progress that counts from now: by a barrier that begins after this call (D2)."""
-        self._asked.append((hub, subscriber, nonce))
+        waiting = self._asked.get(subscriber)
+        if waiting is not None:
+            waiting.add(nonce)
+            return
+        before = self._proving.get(subscriber)
+        poll_at = asyncio.get_running_loop().time() + _POLL_AFTER_S if before is None else before.poll_at
+        self._asked[subscriber] = _Ask(hub, [nonce], poll_at)
         if self._answering is None:
             self._answering = asyncio.create_task(self._answer(), name="progress")
+        if not self._look_due:
+            self._look_due = True
+            asyncio.get_running_loop().call_later(_LOOK_S, self._look)
 
     async def _answer(self) -> None:
         loop = asyncio.get_running_loop()
@@ -280,19 +319,61 @@ class Hub:
                 # Thousands ping all the time: so many share a barrier as come within an interval that nobody feels.
                 await asyncio.sleep(max(0.0, self._not_before - loop.time()))
                 self._not_before = loop.time() + _PROOF_EVERY_S
-                asked, self._asked = self._asked, []
+                asked, self._asked = self._asked, {}
+                self._proving = asked
                 try:
                     proofs = await asyncio.gather(*(barrier.prove() for barrier in self._barriers))
                 except (NotReady, StoreUnavailable):
-                    continue  # No proof, no progress: the clients' leases run out by themselves.
-                store_ms = min(proof.store_ms for proof in proofs)
-                if self.observe is not None:
-                    self.observe(loop.time() - min(subscriber.heard for _, subscriber, _ in asked))
-                for hub, subscriber, nonce in asked:
-                    if subscriber in hub.subscribers:
-                        hub.progress(subscriber, nonce, store_ms)
+                    left = asked  # No proof, no progress: the clients' leases run out by themselves.
+                    self._not_before = loop.time() + _AGAIN_S
+                else:
+                    if self.observe is not None:
+                        self.observe(loop.time() - min(subscriber.heard for subscriber in asked))
+                    left = self._tell(asked, min(proof.store_ms for proof in proofs))
+                self._proving = {}
+                self._ask_again(left)
         finally:
-            self._answering = None
+            self._answering, self._proving = None, {}
+
+    def _tell(self, asked: dict[Subscriber, _Ask], store_ms: int) -> dict[Subscriber, _Ask]:
+        """Answers, and returns those who may not be answered yet."""
+        left: dict[Subscriber, _Ask] = {}
+        for subscriber, ask in asked.items():
+            verifier = subscriber.verifier
+            if verifier is not None and not self.may_tell(ask.hub.realm, verifier):
+                left[subscriber] = ask
+            elif subscriber in ask.hub.subscribers:
+                for nonce in ask.nonces:
+                    ask.hub.progress(subscriber, nonce, store_ms)
+        return left
+
+    def _ask_again(self, left: dict[Subscriber, _Ask]) -> None:
+        """Keeps the latest ping of each, so that all are fresh again as soon as the store can prove it.
+
+        A barrier that begins later proves all the more: what it proves counts from the moment the ping was sent.
+        """
+        if left and not self._asked:
+            self._not_before = asyncio.get_running_loop().time() + _AGAIN_S  # there is no hurry
+        for subscriber, ask in left.items():
+            if subscriber in ask.hub.subscribers and subscriber not in self._asked:
+                del ask.nonces[:-1]
+                self._asked[subscriber] = ask
+
+    def _look(self) -> None:
+        """A stream that waits for a proof is not dead; without a word from us its client would take it for that.
+
+        When the store is away, thousands would connect again at once, and again and again until it is back.
+        """
+        self._look_due = False
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for subscriber, ask in (*self._proving.items(), *self._asked.items()):
+            if ask.poll_at <= now:
+                ask.poll_at = now + _POLL_EVERY_S
+                subscriber.poll()
+        if self._answering is not None:
+            self._look_due = True
+            loop.call_later(_LOOK_S, self._look)
 
 
 def _encode_steps(index: int, steps: Sequence[Step]) -> Iterator[bytes]:

@@ -42,6 +42,12 @@ _TELL_EVERY_S = 0.1
 _POLL_AGAIN_S = 0.5
 _LOOK_S = 0.25
 _GATHER_S = 0.02
+_WELCOME_S = 1.0
+"""So long a stream waits for the note before it is welcomed all the same; its pings then wait."""
+_WRITE_S, _NOTES_S = 2.0, 3.0
+"""A store that hangs is asked again, on another connection."""
+_REFUSALS = frozenset(("memory", "disk", "replicas", "rights"))
+"""Troubles in which the store answers, also to barriers, and takes no note."""
 MOST_TRACES = 50
 """Revocations of one replica in a second whose traces are carried to the verifiers; of more, not all are."""
 
@@ -76,9 +82,12 @@ class Subscribers:
         self._waiting: dict[str, set[asyncio.Event]] = {name: set() for name in hub.realms}
         self._traced: list[float] = []
         self._noted: dict[str, float] | None = None
+        """What the note says at least, whatever becomes of a write that is under way."""
+        self._refused = False
         self._next_note: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self._gone: dict[str, tuple[float, dict[str, float]]] = {}
+        hub.may_tell = self.known
         asks.register("applied", self._answer_applied)
         asks.register("list", self._answer_list)
         asks.listen("trace", self._on_trace)
@@ -89,12 +98,24 @@ class Subscribers:
     # -- what watch.py tells ------------------------------------------------------------------------------------
 
     async def begin(self, hub: RealmHub, verifier: Verifier) -> None:
-        """A stream begins. Returns when others could know what it may be owed if this replica dies."""
+        """A stream begins. Returns when others could know what it may be owed if this replica dies, or soon."""
         hub.roster.begin(verifier)
         self.heard(hub.realm)
-        if self._noted is not None and verifier.staleness_s > self._noted.get(hub.realm, 0.0):
-            with suppress(StoreUnavailable):  # without the store nobody gets fresh either
-                await self._note_together()
+        if self._noted is not None and not self.known(hub.realm, verifier):
+            with suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(_WELCOME_S):
+                    await self._note_together()
+
+    def known(self, realm: str, verifier: Verifier) -> bool:
+        """Whether others could know what it may be owed if this replica dies; before, no ping of it is answered.
+
+        A store that answers and refuses to write is the exception: until it takes notes again, nobody can ask either.
+        """
+        if self._noted is not None and verifier.staleness_s <= self._noted.get(realm, 0.0):
+            return True
+        if self._noted is not None and not self._refused:
+            self._note_soon()
+        return self._refused
 
     def end(self, hub: RealmHub, verifier: Verifier) -> None:
         """A stream has ended."""
@@ -219,8 +240,13 @@ class Subscribers:
     async def tend(self) -> None:
         """Keeps the note, and watches those of others, until cancelled."""
         while True:
-            with suppress(StoreUnavailable):
-                await self._look_at_notes()
+            try:
+                async with asyncio.timeout(_NOTES_S):
+                    await self._look_at_notes()
+            except TimeoutError:
+                pass
+            except StoreUnavailable as error:
+                self._refused = error.kind in _REFUSALS
             await asyncio.sleep(_TEND_S)
 
     async def _look_at_notes(self) -> None:
@@ -244,9 +270,14 @@ class Subscribers:
 
     async def _note_together(self) -> None:
         """One write for all whose streams begin at the same moment: thousands come back at once."""
+        await asyncio.shield(self._note_soon())
+
+    def _note_soon(self) -> asyncio.Task[None]:
         if self._next_note is None:
             self._next_note = asyncio.create_task(self._write_next_note(), name="note")
-        await asyncio.shield(self._next_note)
+            # Who waited may have gone on.
+            self._next_note.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return self._next_note
 
     async def _write_next_note(self) -> None:
         await asyncio.sleep(_GATHER_S)
@@ -259,8 +290,18 @@ class Subscribers:
             await self._write(self._longest(_now()))
 
     async def _write(self, wanted: dict[str, float]) -> None:
-        await self._asks.put_note(WATCHED, self._replica, wanted or None)
-        self._noted = wanted
+        if self._noted is not None:
+            self._noted = {realm: min(longest_s, wanted.get(realm, 0.0)) for realm, longest_s in self._noted.items()}
+        try:
+            async with asyncio.timeout(_WRITE_S):
+                await self._asks.put_note(WATCHED, self._replica, wanted or None)
+        except TimeoutError:
+            self._refused = False
+            raise StoreUnavailable("a note could not be written in time", kind="timeout") from None
+        except StoreUnavailable as error:
+            self._refused = error.kind in _REFUSALS
+            raise
+        self._noted, self._refused = wanted, False
 
     def _longest(self, now: float) -> dict[str, float]:
         found = {name: _longest(hub.roster, now) for name, hub in self._hub.realms.items()}

@@ -18,14 +18,43 @@ from revocation_sdk._signed import Seal
 
 _MAX_UNSENT = 4
 _MAX_STAY_AWAY_S = 60.0
+_SILENCE_SPREAD = 0.25
+_MOST_DOUBLINGS = 2
+_LONGEST_UNPROVEN_S = 60.0
+
+
+class Patience:
+    """How long a follower stays with a service from which it does not get what it wants. Pure.
+
+    Each stream has its own, so that thousands whose service falls silent at the same moment do not all come back at
+    the same moment.
+    """
+
+    def __init__(self, limit_s: float, tries: int, luck: float) -> None:
+        """`tries`: how often it has gone elsewhere since anybody was fresh; `luck`: a random number in [0, 1)."""
+        self._silence_s = limit_s * (1 + _SILENCE_SPREAD * luck)
+        # Another replica may do better, if it is this one that cannot reach the store. But if the store is away, who
+        # stays is fresh as soon as it is back, and a herd is not: so the more was tried in vain, the longer it stays.
+        shortest_s = limit_s * (1 + luck)
+        longer_s = min(shortest_s * 2.0 ** min(tries, _MOST_DOUBLINGS), _LONGEST_UNPROVEN_S)
+        self._unproven_s = max(shortest_s, longer_s)
+
+    def over(self, silent_s: float, unproven_s: float) -> str:
+        """Why it is time to go, as a stable word: nothing was said for so long, or nothing but that it is there."""
+        if silent_s > self._silence_s:
+            return "silent"
+        return "not_vouched" if unproven_s > self._unproven_s else ""
 
 
 class Stream:
     """One attempt to follow; from `open` to `close`."""
 
-    def __init__(self, endpoint: Endpoint, now: float) -> None:
+    def __init__(self, endpoint: Endpoint, now: float, patience: Patience) -> None:
+        self.patience = patience
         self.heard = now
         """When the last message came or was done with."""
+        self.told = now
+        """The same of the last one that was more than a poll."""
         self.busy = False
         """A message is being applied: the silence is ours."""
         self.next_ping = now

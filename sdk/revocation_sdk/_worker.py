@@ -27,7 +27,7 @@ from revocation_sdk._follower import Follower, Resync
 from revocation_sdk._messages import Changes, Message, Poll, Progress, TraceNote
 from revocation_sdk._retry import MAX_BACKOFF_S, backoff
 from revocation_sdk._signed import CHALLENGE_BYTES, LARGEST_STEP, Seal, SigningKeys, Unsigned
-from revocation_sdk._stream import Stream
+from revocation_sdk._stream import Patience, Stream
 from revocation_sdk._tracing import AppliedTraces, active
 from revocation_sdk._wire import MalformedMessage, failure_of, unsealed, watch_message, watch_request
 from revocation_sdk.errors import RevocationError
@@ -36,6 +36,8 @@ log = logging.getLogger("revocation_sdk")
 
 _TICK_S = 1.0
 _MIN_SILENCE_S = 3.0
+_RESTED_S = 1.0
+"""Whoever waited in vain for long need not stay away for long, too."""
 _STARVED_S = 4.0
 _MAX_WATCH_S = 1.5
 _PING_PATIENCE_S = 0.2
@@ -163,10 +165,11 @@ class Worker:
             began = self._clock.mono()
             wait = self._follow_once(name)
             self.counts.stream_ended(self.trouble)
-            if self._clock.mono() - began > MAX_BACKOFF_S:
-                self._tries = 0  # it was a healthy stream
             self._changed()
-            self._stop.wait(max(wait, backoff(self._tries, random.random())))
+            pause = backoff(self._tries, random.random())
+            if self._clock.mono() - began > MAX_BACKOFF_S:
+                pause = min(pause, _RESTED_S)
+            self._stop.wait(max(wait, pause))
             self._tries += 1
 
     def _follow_once(self, name: str) -> float:
@@ -174,7 +177,7 @@ class Worker:
         stream: Stream | None = None
         try:
             metadata = self._how.metadata()
-            stream = Stream(self._endpoints.new(), self._clock.mono())
+            stream = Stream(self._endpoints.new(), self._clock.mono(), self._patience())
             self._stream = stream
             if self._signing is not None:
                 stream.seal = Seal(self._signing, self._follower.realm, os.urandom(CHALLENGE_BYTES))
@@ -220,9 +223,17 @@ class Worker:
             stream.goodbye(now, self._follower.goodbye.reconnect_after_ms / 1000)
         if self._follower.lease is not lease:
             self.trouble = ""
+            if self._tries:
+                self._tries = 0
+                stream.patience = self._patience()
             self._changed()
         stream.heard = self._clock.mono()
+        if not isinstance(message, Poll):
+            stream.told = stream.heard
         stream.busy = False
+
+    def _patience(self) -> Patience:
+        return Patience(max(3 * self._ping_interval, _MIN_SILENCE_S), self._tries, random.random())
 
     def _trace(self, message: Message, begun_ns: int) -> None:
         assert self._traces is not None
@@ -276,11 +287,11 @@ class Worker:
 
     def _look_after(self, stream: Stream, now: float, slept: bool) -> None:
         if slept:  # stopped or suspended: what the service said meanwhile is still to be read
-            stream.heard = now
+            stream.heard = stream.told = now
         if stream.leave_at is not None and now >= stream.leave_at:
             stream.end("goodbye")
-        elif not stream.busy and now - stream.heard > max(3 * self._ping_interval, _MIN_SILENCE_S):
-            stream.end("silent")
+        elif not stream.busy and (why := stream.patience.over(now - stream.heard, now - stream.told)):
+            stream.end(why)
         elif now >= stream.next_ping:
             self._ping(stream)
 

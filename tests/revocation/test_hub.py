@@ -6,18 +6,25 @@ import asyncio
 import hashlib
 import struct
 import threading
+from functools import partial
+from typing import Any, cast
 
 import pytest
 
 from revocation.fanout import hub as hub_module
-from revocation.fanout.hub import RealmHub, Subscriber
+from revocation.fanout.hub import Hub, RealmHub, Subscriber
+from revocation.fanout.landing import Verifier
+from revocation.replication.barrier import Proof
 from revocation.replication.history import RealmHistory
 from revocation.replication.partition import Partition
+from revocation.replication.replica import NotReady
 from revocation.rpc import stream
+from revocation.store import StoreUnavailable
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._lattice import Group, Kind, join_groups
 from revocation_sdk._position import NOWHERE, ZERO_DIGEST, Position
 from revocation_sdk._view import View
+from tests.revocation.eventually import soon
 
 REALM, LOG_ID = "default", b"l" * 16
 ROWS_EACH = 500
@@ -137,3 +144,158 @@ async def test_the_silent_are_cut_off() -> None:
     alive.heard += 10
     hub.end_silent(silent.heard + 5)
     assert (silent.ended, alive.ended) == ("gone", None)
+
+
+# Pings
+
+
+class Barriers:
+    """A barrier that fails, hangs or proves, as it is told."""
+
+    def __init__(self, trouble: Exception | None = None) -> None:
+        self.trouble = trouble
+        self.hangs = asyncio.Event()
+        self.hangs.set()
+        self.begun = 0
+
+    async def prove(self) -> Proof:
+        self.begun += 1
+        await self.hangs.wait()
+        if self.trouble is not None:
+            raise self.trouble
+        return Proof(1_700_000_000_000, 0)
+
+
+class Pinging:
+    """A hub, and subscribers that ping."""
+
+    def __init__(self, trouble: Exception | None = None) -> None:
+        self.barrier = Barriers(trouble)
+        self.partition = a_realm(1)[0]._partitions[0]
+        self.hub = Hub([self.partition], [cast(Any, self.barrier)], [REALM])
+        self.realm = self.hub.realms[REALM]
+
+    def come(self, *, polled: bool = True) -> Subscriber:
+        now = asyncio.get_running_loop().time()
+        subscriber = Subscriber(Verifier(b"i" * 16, "", "", "", now, polled=polled))
+        self.realm.subscribe(subscriber, self.realm.positions(), may_snapshot=True)
+        return subscriber
+
+    def ping(self, subscriber: Subscriber, nonce: int) -> None:
+        self.hub.ping(self.realm, subscriber, nonce)
+
+
+def told(subscriber: Subscriber) -> list[str | int]:
+    """All that waits for a subscriber: the nonces of progress, and other messages by name."""
+    found: list[str | int] = []
+    while (message := subscriber.take()) is not None:
+        answer = pb.WatchResponse.FromString(message)
+        found.append(answer.progress.nonce if answer.HasField("progress") else str(answer.WhichOneof("kind")))
+    return found
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes seconds takes less."""
+    for name in ("_AGAIN_S", "_POLL_AFTER_S", "_POLL_EVERY_S", "_LOOK_S"):
+        monkeypatch.setattr(hub_module, name, 0.01)
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("trouble", [NotReady("healing"), StoreUnavailable("down"), None])
+async def test_who_waits_for_a_proof_hears_that_we_are_here(trouble: Exception | None) -> None:
+    """Whether it fails or hangs: else all clients take a store that is away for a dead connection."""
+    pinging = Pinging(trouble)
+    if trouble is None:
+        pinging.barrier.hangs.clear()
+    waiting, idle = pinging.come(), pinging.come()
+    pinging.ping(waiting, 1)
+    for _ in range(3):
+        await soon(lambda: waiting.queued_bytes)
+        assert told(waiting) == ["poll"]
+    assert told(idle) == []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_one_word_at_most_waits_for_a_subscriber_that_does_not_read() -> None:
+    pinging = Pinging(StoreUnavailable("down"))
+    stuck, written = pinging.come(), pinging.come()
+    written.writing = asyncio.current_task()
+    for subscriber in (stuck, written):
+        pinging.ping(subscriber, 1)
+    await soon(lambda: pinging.barrier.begun > 20)
+    assert told(stuck) == ["poll"]
+    assert told(written) == [], "a message is on its way to it"
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_release_that_knows_no_poll_is_sent_none() -> None:
+    """0.1.0 ends a stream at a message that it does not know."""
+    pinging = Pinging(StoreUnavailable("down"))
+    old = pinging.come(polled=False)
+    pinging.ping(old, 1)
+    await soon(lambda: pinging.barrier.begun > 20)
+    assert told(old) == []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_as_soon_as_the_store_is_back_all_are_answered_without_another_ping() -> None:
+    pinging = Pinging(StoreUnavailable("down"))
+    waiting = [pinging.come(polled=False) for _ in range(20)]
+    for subscriber in waiting:
+        for nonce in (1, 2):
+            pinging.ping(subscriber, nonce)
+    await soon(lambda: pinging.barrier.begun > 3)
+    pinging.barrier.trouble = None
+    await soon(lambda: all(subscriber.queued_bytes for subscriber in waiting))
+    assert [told(subscriber) for subscriber in waiting] == [[2]] * 20
+    await soon(lambda: pinging.hub._answering is None)
+
+
+async def test_all_pings_that_come_together_are_answered() -> None:
+    pinging = Pinging()
+    subscriber = pinging.come()
+    for nonce in (5, 6, 7):
+        pinging.ping(subscriber, nonce)
+    await soon(lambda: subscriber.queued_bytes)
+    assert told(subscriber) == [5, 6, 7]
+
+
+async def test_of_a_flood_of_pings_the_last_ones_are_kept() -> None:
+    pinging = Pinging()
+    pinging.barrier.hangs.clear()
+    subscriber = pinging.come()
+    for nonce in range(1, 10_000):
+        pinging.ping(subscriber, nonce)
+        if nonce == 5_000:
+            await soon(lambda: pinging.barrier.begun)
+    pinging.barrier.hangs.set()
+    await soon(lambda: pinging.hub._answering is None)
+    answered = [nonce for nonce in told(subscriber) if nonce != "poll"]
+    assert answered == [*range(5_001 - 64, 5_001), *range(10_000 - 64, 10_000)]
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_who_has_gone_is_not_kept_while_the_store_is_away() -> None:
+    pinging = Pinging(StoreUnavailable("down"))
+    subscriber = pinging.come()
+    pinging.ping(subscriber, 1)
+    pinging.realm.subscribers.discard(subscriber)
+    await soon(lambda: pinging.hub._answering is None)
+    assert not pinging.hub._asked
+    assert not pinging.hub._proving
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_nobody_hears_that_it_is_fresh_before_it_may() -> None:
+    """But the others do, and it does as soon as it may."""
+    pinging = Pinging()
+    held, other = pinging.come(), pinging.come()
+    pinging.hub.may_tell = lambda realm, verifier: realm == REALM and verifier is not held.verifier
+    pinging.ping(held, 1)
+    for nonce in range(1, 4):
+        pinging.ping(other, nonce)
+        await soon(partial(lambda nonce: nonce in told(other), nonce))
+    assert set(told(held)) <= {"poll"}
+    pinging.hub.may_tell = lambda *_: True
+    await soon(lambda: 1 in told(held))

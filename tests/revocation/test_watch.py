@@ -68,9 +68,9 @@ async def comes(holds: Callable[[], object]) -> None:
     raise AssertionError("not in time")
 
 
-async def begin(door: Door) -> Any:
+async def begin(door: Door, **hello: Any) -> Any:
     stream = door.watch()
-    await stream.write(pb.WatchRequest(hello=pb.Hello(realm="default", protocol=1)))
+    await stream.write(pb.WatchRequest(hello=pb.Hello(realm="default", protocol=1, **hello)))
     assert (await stream.read()).WhichOneof("kind") == "welcome"
     return stream
 
@@ -98,3 +98,34 @@ async def test_a_stream_of_a_bearer_leaves_nothing_behind(
     await asyncio.sleep(0)
     gc.collect()
     assert not alive
+
+
+async def test_a_note_that_hangs_holds_up_the_answer_and_not_the_welcome(
+    nodes: Nodes, door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stream hears that the service is there, and is answered when others can know of it, without another ping."""
+    asks, go_on = nodes.nodes[0].asks, asyncio.Event()
+    put = asks.put_note
+
+    async def hang(*what: Any) -> None:
+        await go_on.wait()
+        await put(*what)
+
+    await comes(lambda: nodes.nodes[0].subscribers._noted is not None)
+    monkeypatch.setattr(asks, "put_note", hang)
+    stream = await begin(door, instance=b"i" * 16, max_staleness_ms=30_000)
+    await stream.write(pb.WatchRequest(ping=pb.Ping(nonce=7)))
+    seen = [await _kind_after_beginning(stream) for _ in range(2)]
+    assert seen == ["poll", "poll"]
+    go_on.set()
+    while (kind := await _kind_after_beginning(stream)) == "poll":
+        pass
+    assert kind == "progress"
+    stream.cancel()
+
+
+async def _kind_after_beginning(stream: Any) -> str:
+    async with asyncio.timeout(LIMIT_S):
+        while (kind := (await stream.read()).WhichOneof("kind")) in {"snapshot_chunk", "snapshot_end"}:
+            pass
+    return str(kind)

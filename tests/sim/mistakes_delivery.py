@@ -53,10 +53,8 @@ async def answer_latecomers(self: Any) -> None:
             except (NotReady, Exception):
                 self._asked.clear()
                 return
-            asked, self._asked = self._asked, []
-            for hub, subscriber, nonce in asked:
-                if subscriber in hub.subscribers:
-                    hub.progress(subscriber, nonce, min(proof.store_ms for proof in proofs))
+            asked, self._asked = self._asked, {}
+            self._tell(asked, min(proof.store_ms for proof in proofs))
     finally:
         self._answering = None
 

@@ -736,6 +736,8 @@ Global___Hello: typing_extensions.TypeAlias = Hello
 
 @typing.final
 class Ping(google.protobuf.message.Message):
+    """Waits if the store is away; of several that wait, only the latest is sure to be answered."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NONCE_FIELD_NUMBER: builtins.int
@@ -765,7 +767,7 @@ Global___Ping: typing_extensions.TypeAlias = Ping
 
 @typing.final
 class Poll(google.protobuf.message.Message):
-    """Somebody waits for this verifier: send a ping at once, not more than 20 in a second. Only to who sent an `instance`."""
+    """Somebody waits for this verifier, or its ping for the store: ping at once, up to 20 times a second. To who sent `instance`."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
