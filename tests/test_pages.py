@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,8 @@ from revocation_api.v1 import errors_pb2
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "docs/guarantees.md", ROOT / "docs/limits.md"]
 _TEST = re.compile(r"`((?:[\w]+/)*test_\w+\.py)(?:::(\w+))?`")
+_CASE = re.compile(r'`model/check\.py --only "([^"]+)"`')
+"""A case of the models whose schedule shows something."""
 
 
 def functions_of(path: Path) -> set[str]:
@@ -48,7 +51,15 @@ def test_every_row_names_a_test(page: Path) -> None:
         matrix = len(cells) == 4 and {*cells[1:]} <= {"kept", "delayed", "lost"}
         heading = bool(cells) and cells[0] in {"fault", "limit", "flood", "level", "trouble"}
         if cells and not matrix and not heading:
-            assert _TEST.search(line) or "`model/" in line, line
+            assert _TEST.search(line) or _CASE.search(line), line
+
+
+def test_every_case_of_the_models_that_the_page_names_is_there_and_breaks_something() -> None:
+    cases = runpy.run_path(str(ROOT / "model/check.py"))["cases"]()
+    verdicts = {name: verdict for _, name, _, verdict in cases}
+    named = _CASE.findall(PAGES[0].read_text())
+    assert named
+    assert {name: verdicts.get(name) for name in named if verdicts.get(name, "holds") == "holds"} == {}
 
 
 def test_values_are_those_of_the_code() -> None:

@@ -62,15 +62,25 @@ def test_a_second_process_under_the_same_id_fences_the_first(installation: Insta
 
 
 def test_a_member_that_was_killed_is_struck_off_and_holds_nobody_up(installation: Installation) -> None:
+    """Quietly (H10), while the store is well: by force nobody would be struck off within an hour."""
     store = installation.store()
-    replicas = installation.add_replicas(3, store.url)
-    client = installation.client(replicas[0].address)
-    client.wait_until_fresh(30)
+    replicas = installation.add_replicas(3, store.url, strike_after_s=3_600)
+    others = replicas[:2]
+    clients = [installation.client(replica.address) for replica in others]
+    token = installation.signer.sign()
+    assert installation.client(replicas[2].address).revoke_token(token).stored
     replicas[2].kill()
-    until(lambda: len(client.members()) == 2, "the dead member is struck off")
+    for client in clients:
+        until(lambda client=client: len(client.members()) == 2, "the dead member is struck off")  # type: ignore[misc]
+    struck = [event for replica in others for event in replica.events("member_struck_off")]
+    assert [(event["member"], event["forced"]) for event in struck] == [(replicas[2].id, False)]
+    opened = sum(len(replica.events("history_opened")) for replica in others)
     store.call("FLUSHALL")
-    until(lambda: replicas[0].events("history_opened") or replicas[1].events("history_opened"), "it is noticed")
+    until(lambda: sum(len(replica.events("history_opened")) for replica in others) > opened, "it is noticed")
+    client = clients[0]
     assert client.revoke_session("s", timeout=LIMIT_S).stored
+    # What it had acknowledged, the others held.
+    assert installation.add_verifier("thread", addresses=others[0].address).verdict(token) == "revoked"
     # It comes back as a newcomer, and takes part.
     replicas[2].start()
     replicas[2].wait_ready()
