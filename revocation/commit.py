@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -199,7 +199,7 @@ class Committer:
             self._told_full = True
             self._replica.doubt()  # its next heartbeat trims what may go
             for waiting in batch:
-                self._fail(waiting, Overloaded(text, retry_after_ms=1_000, limit=limit))
+                self._fail(waiting, _no_room(waiting.tried, text, limit))
             return
         self._replica.doubt()
         raise NotReady(closed.value)
@@ -219,7 +219,7 @@ class Committer:
             elif not enough:
                 self._fail(waiting, OutcomeUnknown("the copies asked for were not reached; retry with the same op id"))
             elif not waiting.future.done():
-                waiting.future.set_result(result)
+                waiting.future.set_result(replace(result, log_id=log_id))
 
     async def _again(self, batch: list[_Waiting]) -> None:
         """Puts the batch back and waits until the replica is usable, or the first deadline."""
@@ -240,6 +240,12 @@ class Committer:
     def _fail(self, waiting: _Waiting, error: ServiceError) -> None:
         if not waiting.future.done():
             waiting.future.set_exception(error)
+
+
+def _no_room(tried: bool, text: str, limit: str) -> ServiceError:
+    if tried:  # by a script before this one, which may have done it
+        return OutcomeUnknown(f"{text}; an attempt before may have done it: retry with the same op id")
+    return Overloaded(text, retry_after_ms=1_000, limit=limit)
 
 
 def _gone(tried: bool) -> ServiceError:

@@ -251,10 +251,18 @@ class Revocations:
         return [(partition, result) for (partition, _), result in zip(ops, done, strict=True)]
 
     def _positions(self, results: Sequence[tuple[int, OpResult]]) -> tuple[Position, ...]:
+        """Where the last record of each partition stands, in the history in which it was acknowledged.
+
+        Of several histories the one in force counts: healing has brought along what was acknowledged before it.
+        """
         positions = [NOWHERE] * len(self._replicas)
         for partition, result in results:
-            log_id = bytes.fromhex(self._replicas[partition].partition.log_id)
-            if result.realm_seq >= positions[partition].seq:
+            before, log_id = positions[partition], bytes.fromhex(result.log_id)
+            if before.log_id == log_id:
+                later = result.realm_seq >= before.seq
+            else:
+                later = before is NOWHERE or result.log_id == self._replicas[partition].partition.log_id
+            if later:
                 positions[partition] = Position(log_id, result.realm_seq, result.realm_digest)
         return tuple(positions)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from revocation.errors import InvalidField
 from revocation.model import Operation, Receipt, Target
 from revocation.session.desk import Found, Grant, Owner, Place, over
-from revocation.session.gate import Call, until
+from revocation.session.gate import Call, in_doubt, until
 from revocation.session.lists import SessionLists, require_subject
 from revocation.session.machine import Commit, End, Keep, last_token_s
 from revocation.session.refresh import partition_of as partition_of_sid
@@ -48,9 +48,10 @@ class SessionEnds(SessionLists):
                 if found is _NOTHING_THERE:
                     break
                 receipt = found
-        return receipt or await self._revocations.revoke(
-            operation, Target(Kind.SESSION, owner.issuer, session), deadline
-        )
+        if receipt is not None:
+            return receipt
+        with in_doubt(call):
+            return await self._revocations.revoke(operation, Target(Kind.SESSION, owner.issuer, session), deadline)
 
     async def _end_by_sid(self, call: Call, operation: Operation, owner: Owner, sid: str) -> Receipt | None:
         place = self._place_of_sid(operation.realm, sid)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 from revocation.audit.seal import Auditor
@@ -20,6 +20,8 @@ from revocation.store.hints import FULL
 from revocation.store.sessions import Again, Behind, Finish, Look, Seen, SessionStore, Step, Stepped, Turned
 
 _RETRY = "retry, with the same op id if there is one"
+_NO_ROOM = {"session_queue", *(limit for limit, _, _ in FULL.values())}
+"""Limits by which an attempt is refused before it has done anything."""
 
 
 @dataclass(slots=True)
@@ -29,12 +31,24 @@ class Call:
     tried: bool = False
 
 
+@contextlib.contextmanager
+def in_doubt(call: Call) -> Iterator[None]:
+    """That nothing was done is true of the last attempt only; one before it, in another history, may have done it."""
+    try:
+        yield
+    except (Unavailable, Overloaded) as error:
+        if call.tried and (isinstance(error, Unavailable) or error.limit in _NO_ROOM):
+            raise OutcomeUnknown(f"{error.message}; an attempt before may have done it: {_RETRY}") from None
+        raise
+
+
 @contextlib.asynccontextmanager
 async def until(deadline: float, call: Call) -> AsyncIterator[None]:
     """Ends the body at `deadline` (event-loop time), and turns what the store does not answer into a ServiceError."""
     try:
-        async with asyncio.timeout_at(deadline):
-            yield
+        with in_doubt(call):
+            async with asyncio.timeout_at(deadline):
+                yield
     except (TimeoutError, NotReady):
         if call.tried:
             raise OutcomeUnknown(

@@ -125,6 +125,8 @@ class OpResult:
     realm_digest: bytes = b""
     audit: AuditPoint | None = None
     """Where the audit says so; None: it does not, or not by this script."""
+    log_id: str = ""
+    """The history in which it was acknowledged; who acknowledges says so, and no store."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from revocation.errors import OutcomeUnknown, Overloaded, Unavailable
 from revocation.replication.replica import Fenced, NotReady
 from revocation.session.gate import Turnstile
 from revocation.store import Closed, Committed, Denials, Durability, Op, OpResult, OpState, Standing
+from tests.revocation.turning import eventually
 
 OP = Op("default", "0" * 32, "0" * 32, (Denials(1, 1, bytes(12)),))
 
@@ -87,6 +89,35 @@ async def test_a_store_without_room_is_a_limit_with_a_name(closed: Closed, limit
     with pytest.raises(Overloaded) as refused:
         await world.committer.commit(OP, asyncio.get_running_loop().time() + 1)
     assert refused.value.limit == limit
+
+
+async def test_a_result_names_the_history_in_which_it_was_acknowledged() -> None:
+    """Committed in one, and acknowledged by the retry that found it in the next."""
+    histories = iter(("aa", "bb"))
+
+    class Moving(World):
+        def standing(self) -> Standing:
+            return Standing(next(histories), "me", 1)
+
+        async def applied(self, log_id: str, seq: int) -> None:
+            if log_id == "aa":
+                raise Fenced
+
+    done = Committed(0, 1, (OpResult(OpState.DONE),), 0), Committed(0, 1, (OpResult(OpState.AGAIN),), 0)
+    result = await Moving(*done).committer.commit(OP, asyncio.get_running_loop().time() + 60)
+    assert (result.state, result.log_id) == (OpState.AGAIN, "bb")
+
+
+@pytest.mark.parametrize("closed", [Closed.FULL, Closed.MEMORY])
+async def test_what_a_script_before_may_have_done_is_not_told_to_be_undone_for_want_of_room(closed: Closed) -> None:
+    """A caller takes "overloaded" for "nothing was done", and the revocation stands (committed, and then fenced)."""
+    done = Committed(0, 1, (OpResult(OpState.DONE),), 0)
+    world = World(done, closed)
+    retried = asyncio.create_task(world.outcome())
+    await eventually(lambda: len(world.answers) == 1, "the first script has run")
+    with pytest.raises(Overloaded):  # of what comes now that is certain, whether or not it shares a script
+        await world.committer.commit(replace(OP, key="1" * 32), asyncio.get_running_loop().time() + 1)
+    assert isinstance(await retried, OutcomeUnknown)
 
 
 async def test_a_full_line_for_sessions_refuses() -> None:

@@ -21,10 +21,11 @@ from revocation.service import Realm, Revocations
 from revocation.store import Denials, Op, OpResult, OpState
 from revocation.store.memory import MemoryStore
 from revocation_sdk._lattice import DENIAL, Kind, RealmKey
+from revocation_sdk._position import NOWHERE, Position
 from revocation_sdk._requests import make_op_id
 
 NOW_S = int(time.time())
-LOG = "00" * 16
+LOG, OTHER_LOG, OLD_LOG = "00" * 16, "01" * 16, "02" * 16
 
 
 class World:
@@ -47,7 +48,7 @@ class World:
 
     async def commit(self, op: Op, deadline: float) -> OpResult:
         self.ops.append(op)
-        return OpResult(OpState.DONE, realm_seq=1, realm_digest=bytes(20))
+        return OpResult(OpState.DONE, realm_seq=1, realm_digest=bytes(20), log_id=LOG)
 
     def committed(self) -> dict[str, set[bytes]]:
         """Rows by op record."""
@@ -161,3 +162,41 @@ async def test_a_batch_of_which_a_part_may_have_been_committed_is_an_unknown_out
     )
     with pytest.raises(OutcomeUnknown):
         await world.service.revoke_tokens(operation(), tokens, 0)
+
+
+def acknowledged(realm_seq: int, log_id: str) -> OpResult:
+    return OpResult(OpState.DONE, realm_seq=realm_seq, realm_digest=bytes([realm_seq]) * 20, log_id=log_id)
+
+
+def position(realm_seq: int, log_id: str) -> Position:
+    return Position(bytes.fromhex(log_id), realm_seq, bytes([realm_seq]) * 20)
+
+
+@pytest.mark.parametrize(
+    ("results", "told"),
+    [
+        ([acknowledged(5, LOG)], position(5, LOG)),
+        ([acknowledged(5, LOG), acknowledged(4, LOG)], position(5, LOG)),
+        ([acknowledged(5, LOG), acknowledged(6, LOG)], position(6, LOG)),
+        # A history that lost a suffix is in force: its numbers are smaller, and what was lost has been put back.
+        ([acknowledged(50, LOG), acknowledged(40, OTHER_LOG)], position(40, OTHER_LOG)),
+        ([acknowledged(40, OTHER_LOG), acknowledged(50, LOG)], position(40, OTHER_LOG)),
+        ([acknowledged(50, LOG), acknowledged(40, OTHER_LOG), acknowledged(41, OTHER_LOG)], position(41, OTHER_LOG)),
+        ([acknowledged(50, LOG), acknowledged(60, OLD_LOG)], position(50, LOG)),
+    ],
+)
+async def test_a_receipt_names_the_history_in_which_it_was_acknowledged(
+    results: list[OpResult], told: Position
+) -> None:
+    """The number of one history is none of another: a caller would wait for a record that is no promise there."""
+    world, answers = World(2), iter(results)
+
+    async def commit(op: Op, deadline: float) -> OpResult:
+        for replica in world.replicas:  # the history changes between the acknowledgements and the receipt
+            replica.partition = SimpleNamespace(log_id=OTHER_LOG)
+        return next(answers)
+
+    world.commit = commit  # type: ignore[method-assign]
+    tokens = Tokens(None, ["jti"] * 500 * len(results), [NOW_S + 300] * 500 * len(results))  # of one partition
+    receipt = await world.service.revoke_tokens(operation(), tokens, 0)
+    assert set(receipt.positions) == {NOWHERE, told}
