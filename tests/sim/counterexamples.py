@@ -113,7 +113,8 @@ COUNTEREXAMPLES = {
     ),
     "confirm_alone": _case(
         "I1",
-        "0.4 revoke, 0.564 revoke 1, 0.577 pause 1 0.83, 0.627 wipe_late 1 0.138, 1.906 prove 2",
+        "0.4 revoke, 0.9 slow_reads 0 2.0, 0.905 revoke, 1.0 revoke 1, 1.1 off 1 1.6, 1.15 wipe_late 1 0.05, "
+        "2.5 prove 2, 2.6 prove",
         nodes=1,
         delay_s=0.02,
     ),

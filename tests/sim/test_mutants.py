@@ -26,8 +26,10 @@ def test_a_planted_mistake_is_caught(mistake: str) -> None:
     example = COUNTEREXAMPLES[mistake]
     found = set[str]()
     for seed in range(SEEDS):
-        found |= {sort_of(text) for text in run_with(replace(example.schedule, seed=seed), mistake).violations}
+        schedule = replace(example.schedule, seed=seed)
+        found |= {sort_of(text) for text in run_with(schedule, mistake).violations}
         if example.breaks in found:
+            assert not run_with(schedule, None).violations, "it is the mistake that shows"
             return
     pytest.fail(f"{mistake} ({MUTANTS[mistake].what}) does not break {example.breaks}, only {found or 'nothing'}")
 

@@ -67,6 +67,8 @@ class World(Faults):
         self.oracle = Oracle(self.loop.time, self._memories, self._stored, tag=KEY.tag)
         self.services: dict[str, Service] = {}
         self.left: set[str] = set()
+        self.overtaken: set[tuple[str, str]] = set()
+        """Replicas that could not confirm in time when another history settled, and the one in which each was then."""
         self.clients: list[Client] = []
         self.skews: dict[str, int] = {}
         self.calm = False
@@ -118,6 +120,8 @@ class World(Faults):
         self.oracle.apart = self.oracle.apart or any(s.astray for s in outside)
         if any(s.hindered for s in outside):
             self.oracle.hide([s.view for s in living if s.name in told or not s.hindered])
+            # What it committed before, it may acknowledge when it goes on, before it hears of the other history.
+            self.overtaken |= {(s.name, s.replica.partition.log_id) for s in outside if s.hindered}
 
     def _has_left(self, name: str) -> None:
         """H9: what the one that leaves holds, somebody who stays holds, too; unless that one has died since."""
@@ -231,6 +235,7 @@ class World(Faults):
                 continue
             version = receipt.cutoff.version if receipt.cutoff else 0
             fact = Fact(target.kind, KEY.tag, fp, version, self.loop.time(), service.name)
+            fact.hidden = (service.name, receipt.positions[0].log_id.hex()) in self.overtaken
             self.oracle.acknowledge(op_id.hex[-8:], floor, fact, self._short(service, fact))
             if not more:
                 return
