@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
@@ -17,8 +18,10 @@ import structlog
 
 from revocation.clock import Clock, system_clock
 from revocation.replication import healing
-from revocation.replication.membership import ReplicaOptions, Step, may_vouch, next_step, strikes, waiting_for
+from revocation.replication.departures import Departures
+from revocation.replication.membership import ReplicaOptions, Step, may_vouch, next_step, waiting_for
 from revocation.replication.partition import Applied, Diverged, Partition
+from revocation.replication.refusals import Fenced, NotReady, Superseded
 from revocation.replication.retention import Retention
 from revocation.replication.waiting import Waiters
 from revocation.store import (
@@ -26,7 +29,6 @@ from revocation.store import (
     LOADING,
     LOG_PAGE,
     Closed,
-    Durability,
     LogEntry,
     Registry,
     Standing,
@@ -36,29 +38,14 @@ from revocation.store import (
 )
 from revocation.store.hints import HINTS
 
+__all__ = ["LACKING", "SECRET_MISSING", "Fenced", "NotReady", "Replica", "Superseded"]
+
 log = structlog.get_logger("revocation.replica")
 
 READ_BLOCK_MS = 1_000
 _RETRY_S = 0.1
-_CATCH_UP_S = 1.0
 SECRET_MISSING = "secret_missing"  # the state in which the view holds what this replica has no key for
 LACKING = "this replica lacks a master secret that is in use; another one may have it"
-
-
-class NotReady(Exception):
-    """This replica may neither acknowledge nor vouch at the moment; `state` says why."""
-
-    def __init__(self, state: str) -> None:
-        super().__init__(state)
-        self.state = state
-
-
-class Fenced(Exception):
-    """The history changed, or healing began, while an answer was under way."""
-
-
-class Superseded(Exception):
-    """A newer process runs under this member id: this one must stop."""
 
 
 class Replica:
@@ -82,6 +69,9 @@ class Replica:
         """When the store answered last, by the monotonic clock."""
         self._store, self._options = store, options
         self._on_applied, self._on_confirmed = on_applied, on_confirmed
+        self._departures = Departures(self, store, options)
+        self._nonce = os.urandom(8).hex()
+        """Tells the store that a first confirmation which it executes twice is the same process's."""
         self._incarnation: int | None = None
         self._known: set[str] = {options.member}
         self._read_version, self._held = 0, 0
@@ -202,6 +192,9 @@ class Replica:
         return Standing(self.partition.log_id, self._options.member, self._incarnation)
 
     async def _act(self, registry: Registry) -> float:
+        if self._departures.left:
+            self._not_usable("stopped")
+            return self._options.heartbeat_s
         if registry.closed in {None, Closed.HEAL} and self._is_past(registry):
             return await self._leave_past(registry)
         self._saw_past = False
@@ -233,8 +226,13 @@ class Replica:
         self.partition.cover(registry.log_id, registry.seq)
         self._known = set(registry.members) | {self._options.member}
         self._read_version = registry.version
-        for strike in strikes(registry, self._options.member, self._options.timing):
-            await self._strike(registry, strike.member, strike.forced)
+        delay = self._take_up(registry)
+        # Not before: it may take as long as a store replica hangs, and what this replica may do does not depend on it.
+        await self._departures.strike_off(registry, self._who())
+        return delay
+
+    def _take_up(self, registry: Registry) -> float:
+        """Whether this replica may vouch now, by what the registry says."""
         if may_vouch(registry, self._options.member):
             if not self._unreadable or self._readable():
                 self._now_usable()
@@ -244,34 +242,6 @@ class Replica:
         waited = waiting_for(registry)
         self._not_usable("healing" if waited or not registry.settled else "joining")
         return _RETRY_S
-
-    async def _strike(self, registry: Registry, member: str, forced: bool) -> None:
-        if not forced and not await self._held_everywhere(registry):
-            return
-        mode, silent = (
-            ("forced", self._options.timing.strike_after_ms) if forced else ("quiet", self._options.timing.detect_ms)
-        )
-        if await self._store.strike(self.index, registry.log_id, member, mode, None, silent) is None:
-            level = log.warning if forced else log.info
-            level("member_struck_off", partition=self.index, member=member, forced=forced)
-            self._kick.set()
-
-    async def _held_everywhere(self, registry: Registry) -> bool:
-        """H10: a quiet strike needs all store nodes, and the one who strikes, to hold everything."""
-        replicas = max(self._options.copies, registry.nodes)
-        who = self._who()
-        if who is None or registry.replicas < replicas:
-            return False
-        durability = Durability(replicas=replicas)
-        tail = await self._store.barrier(self.index, who, self.clock.wall_ms(), durability, newcomer=True)
-        if isinstance(tail, Closed) or tail.copies < replicas:
-            return False
-        try:
-            async with asyncio.timeout(_CATCH_UP_S):
-                await self.applied(who.log_id, tail.seq)
-        except (Fenced, TimeoutError):
-            return False
-        return True
 
     # -- histories ----------------------------------------------------------------------------------------------
 
@@ -333,7 +303,8 @@ class Replica:
         self.healing = False
         if not self._remembered:
             try:
-                await healing.remember(self.index, self._store, self.partition, registry)
+                async with self._heartbeats():  # this reads much, too
+                    await healing.remember(self.index, self._store, self.partition, registry)
             except Exception:
                 self._load_again()
                 raise
@@ -376,8 +347,9 @@ class Replica:
         # From now on there is no way back, also if the answer gets lost: the others may take us to have confirmed.
         self._latest = registry.epoch, registry.log_id
         return await self._store.confirm(
-            self.index, registry.log_id, self._options.member, self._incarnation, self.clock.wall_ms(), known
-        )
+            self.index, registry.log_id, self._options.member, self._incarnation, self.clock.wall_ms(), known,
+            nonce=self._nonce,
+        )  # fmt: skip
 
     async def leave(self, timeout_s: float = 2.0) -> None:
         """Takes oneself off the registry, once another active member holds all that this one holds (H9).
@@ -385,26 +357,7 @@ class Replica:
         To be called when nothing more is committed here. Does nothing if that takes too long: then the others will
         strike this member off as a silent one.
         """
-        with contextlib.suppress(StoreUnavailable, NotReady, TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                held = self.partition.log_id, self.partition.seq
-                while not await self._leave(*held):
-                    await asyncio.sleep(_RETRY_S)
-                    if self.partition.log_id != held[0]:
-                        held = self.partition.log_id, self.partition.seq
-
-    async def _leave(self, log_id: str, seq: int) -> bool:
-        """Leaves if another member holds the log up to `seq`; what others commit from then on, they hold themselves."""
-        who = self.standing()
-        registry = await self._store.beat(self.index, None, who.member, self.clock.wall_ms(), 0, 0)
-        if registry.log_id != log_id or not registry.usable:
-            return False
-        others = [member for name, member in registry.members.items() if name != who.member]
-        # What this one has put back and not read again, its own position does not tell of.
-        handed_over = not self.partition.ahead and any(member.active and member.applied >= seq for member in others)
-        if others and not handed_over:
-            return False
-        return await self._store.strike(self.index, who.log_id, who.member, "leave", who.incarnation, 0) is None
+        await self._departures.leave(timeout_s)
 
     def _begin_healing(self, state: str) -> None:
         self.healing = True

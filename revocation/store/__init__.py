@@ -226,6 +226,9 @@ class Durability:
     timeout_ms: int = 1000
 
 
+NO_WAIT = Durability()
+
+
 LOADING = -1
 """In place of the number that a view holds: it is being loaded, and will go on from where the log ends now."""
 
@@ -296,17 +299,22 @@ class Store(Protocol):
         """
 
     async def confirm(
-        self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str]
-    ) -> int | Closed:
-        """Confirms and registers; returns the incarnation to use from then on."""
+        self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str],
+        *, nonce: str = "",
+    ) -> int | Closed:  # fmt: skip
+        """Confirms and registers; returns the incarnation to use from then on.
+
+        Without an incarnation one is drawn, once for each `nonce`: who asks again with the same gets the same.
+        """
 
     async def settle(self, partition: int, log_id: str, settle_ms: int) -> Closed | None:
         """Marks the history as settled when its settle time is over; None if it did (H7)."""
 
     async def strike(
-        self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int
-    ) -> Closed | None:
-        """Takes a member off: mode "quiet", "forced" or "leave"."""
+        self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int,
+        *, durability: Durability = NO_WAIT,
+    ) -> Closed | None:  # fmt: skip
+        """Takes a member off: mode "quiet", "forced" or "leave". It has gone also if the copies are not reached."""
 
     async def propose(
         self, partition: int, log_id: str, clock: int, realm: str, rows: bytes, ops: str

@@ -15,6 +15,7 @@ from dataclasses import replace
 from revocation.store import (
     LOADING,
     NO_AUDIT,
+    NO_WAIT,
     Closed,
     Committed,
     Cutoffs,
@@ -244,8 +245,9 @@ class MemoryStore(MemorySessions, MemoryAudit, MemoryMailbox):
         return None
 
     async def confirm(
-        self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str]
-    ) -> int | Closed:
+        self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str],
+        *, nonce: str = "",
+    ) -> int | Closed:  # fmt: skip
         """See lua/confirm.lua."""
         data, now = self._enter(partition)
         closed = self._gate(data, log_id) or self._sane(data, now, caller_ms)
@@ -254,7 +256,9 @@ class MemoryStore(MemorySessions, MemoryAudit, MemoryMailbox):
         listed = member in data.at.members
         data.register([member], now)
         record = data.at.members[member]
-        if incarnation is None:
+        if incarnation is None and nonce and data.drawn.get(member) == (nonce, record.incarnation):
+            incarnation = record.incarnation
+        elif incarnation is None:
             incarnation = max(now, record.incarnation + 1) if listed else now
             if listed:
                 data.at = replace(data.at, version=data.at.version + 1)
@@ -264,6 +268,7 @@ class MemoryStore(MemorySessions, MemoryAudit, MemoryMailbox):
         active = record.active and record.incarnation == incarnation
         data.at.members[member] = Member(incarnation, log_id, record.registered, 0, active, now)
         data.own_ms[member] = caller_ms
+        data.drawn[member] = (nonce, incarnation)
         data.register(known, now)
         data.note_usable()
         return incarnation
@@ -280,8 +285,9 @@ class MemoryStore(MemorySessions, MemoryAudit, MemoryMailbox):
         return None
 
     async def strike(
-        self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int
-    ) -> Closed | None:
+        self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int,
+        *, durability: Durability = NO_WAIT,
+    ) -> Closed | None:  # fmt: skip
         """See lua/strike.lua."""
         data, now = self._enter(partition)
         closed = self._gate(data, log_id) or (Closed.CLOCK if data.went_back(now) else None)
@@ -300,6 +306,7 @@ class MemoryStore(MemorySessions, MemoryAudit, MemoryMailbox):
         if mode == "forced":
             data.at = replace(data.at, nodes=self.replicas)
         data.own_ms.pop(member, None)
+        data.drawn.pop(member, None)
         data.note_usable()
         return None
 

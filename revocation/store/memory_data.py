@@ -36,6 +36,8 @@ class Data:
     high: int = 0
     suspect: bool = False
     own_ms: dict[str, int] = field(default_factory=dict)
+    drawn: dict[str, tuple[str, int]] = field(default_factory=dict)
+    """Member -> the nonce with which it confirmed last, and its incarnation then."""
     holds: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Process that loads -> the number that the log may not be trimmed past, and until when (ms)."""
     log: list[LogEntry] = field(default_factory=list)

@@ -28,6 +28,7 @@ from redis.exceptions import (
 from revocation.store import (
     FORMAT,
     NO_AUDIT,
+    NO_WAIT,
     Closed,
     Committed,
     Durability,
@@ -234,20 +235,23 @@ class RedisStore(RedisSessions, RedisAudit, RedisMailbox, RedisEviction):
         return closed_of(reply)
 
     async def confirm(
-        self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str]
-    ) -> int | Closed:
+        self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str],
+        *, nonce: str = "",
+    ) -> int | Closed:  # fmt: skip
         own = "" if incarnation is None else incarnation
-        reply = await self._run("confirm", partition, log_id, member, own, caller_ms, self._skew_ms, *known)
+        reply = await self._run("confirm", partition, log_id, member, own, caller_ms, self._skew_ms, nonce, *known)
         return closed_of(reply) or int(reply[1])
 
     async def settle(self, partition: int, log_id: str, settle_ms: int) -> Closed | None:
         return closed_of(await self._run("settle", partition, log_id, settle_ms))
 
     async def strike(
-        self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int
-    ) -> Closed | None:
+        self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int,
+        *, durability: Durability = NO_WAIT,
+    ) -> Closed | None:  # fmt: skip
         own = "" if incarnation is None else incarnation
-        return closed_of(await self._run("strike", partition, log_id, member, mode, own, silent_ms))
+        arguments = [log_id, member, mode, own, silent_ms]
+        return closed_of((await self._durably("strike", partition, arguments, durability))[0])
 
     async def propose(
         self, partition: int, log_id: str, clock: int, realm: str, rows: bytes, ops: str

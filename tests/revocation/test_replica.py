@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,7 +17,19 @@ from revocation.replication.barrier import Barrier
 from revocation.replication.membership import ReplicaOptions, Timing
 from revocation.replication.partition import Applied
 from revocation.replication.replica import Replica
-from revocation.store import Closed, Cutoffs, Denials, Durability, LogEntry, Op, StoreUnavailable
+from revocation.store import (
+    NO_WAIT,
+    Closed,
+    Cutoffs,
+    Denials,
+    Durability,
+    LogEntry,
+    Op,
+    Registry,
+    Standing,
+    StoreUnavailable,
+    Tail,
+)
 from revocation.store.memory import MemoryStore
 from revocation_sdk._lattice import DENIAL, FIRST_CUTOFF_KIND, Kind
 from tests.revocation.turning import eventually
@@ -31,8 +44,8 @@ class Unreliable(MemoryStore):
         super().__init__(lambda: time.time_ns() // 1_000_000)
         self.lose_reply: set[str] = set()
 
-    async def confirm(self, *arguments: Any) -> int | Closed:
-        answer = await super().confirm(*arguments)
+    async def confirm(self, *arguments: Any, **more: Any) -> int | Closed:
+        answer = await super().confirm(*arguments, **more)
         self._lose("confirm")
         return answer
 
@@ -53,15 +66,30 @@ class Unreliable(MemoryStore):
             raise StoreUnavailable("a reply was lost")
 
 
+class Counting(MemoryStore):
+    """Counts the heartbeats of members. Its time stands still at `at_ms`, if that is not 0."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: self.at_ms or time.time_ns() // 1_000_000)
+        self.at_ms = 0
+        self.beats = Counter[str]()
+
+    async def beat(self, partition: int, who: Standing | None, member: str, *rest: Any, **more: Any) -> Registry:
+        registry = await super().beat(partition, who, member, *rest, **more)
+        if who is not None:
+            self.beats[member] += 1
+        return registry
+
+
 async def nothing_more(_: int) -> None: ...
 
 
 @asynccontextmanager
 async def running(
-    store: MemoryStore, member: str, *, settle_ms: int = 0, strike_after_ms: int = 30_000,
+    store: MemoryStore, member: str, *, settle_ms: int = 0, strike_after_ms: int = 30_000, detect_ms: int = 1_000,
     on_confirmed: Callable[[int], Awaitable[None]] = nothing_more,
 ) -> AsyncIterator[Replica]:  # fmt: skip
-    timing = Timing(settle_ms=settle_ms, detect_ms=min(1_000, strike_after_ms), strike_after_ms=strike_after_ms)
+    timing = Timing(settle_ms=settle_ms, detect_ms=min(detect_ms, strike_after_ms), strike_after_ms=strike_after_ms)
     options = ReplicaOptions(member, heartbeat_s=0.01, timing=timing)
 
     def on_applied(_: int, more: list[Applied]) -> None: ...
@@ -167,6 +195,164 @@ async def test_a_member_whose_healing_takes_long_is_not_taken_for_dead() -> None
         await asyncio.wait_for(second.usable(LIMIT_S), LIMIT_S)
 
 
+async def test_a_member_whose_look_at_the_log_of_before_takes_long_is_not_taken_for_dead() -> None:
+    """Struck off, it would have to come again, and its registration would hold up newcomers (I3)."""
+    store = Slow()
+    async with running(store, "first") as first:
+        await commit(store, first, range(3))
+        store.slow = "second"
+        joining = asyncio.create_task(_join(store, "second"))
+        await asyncio.wait_for(store.remembering.wait(), LIMIT_S)
+        store.at_ms = store.clock()
+        for _ in range(8):
+            beats = store.beats.copy()
+            await eventually(lambda: store.beats["second"] > beats["second"] + 1, "it beats")  # noqa: B023
+            await eventually(lambda: store.beats["first"] > beats["first"] + 1, "and so does the other one")  # noqa: B023
+            assert "second" in store.data[0].at.members
+            store.at_ms += 400  # beyond detect_ms in the end, and only then
+        store.go_on.set()
+        await joining
+
+
+async def _join(store: MemoryStore, name: str) -> None:
+    async with running(store, name) as replica:
+        assert replica.partition.recent(), "it has read the log of before"
+
+
+async def test_what_a_replica_may_do_does_not_wait_until_silent_members_are_struck_off() -> None:
+    """And all of them are by one proof: with a store replica that hangs each takes seconds, without a heartbeat."""
+    store = Proving()
+    async with running(store, "first") as first:
+        store.up = False
+        await eventually(lambda: first.state == "unreachable", "the store is away")
+        members, gone = store.data[0].at.members, [f"gone {number}" for number in range(5)]
+        for name in gone:
+            members[name] = replace(members["first"], beat_ms=store.clock() - 10_000)
+        store.up = True
+        await asyncio.wait_for(store.proving.wait(), LIMIT_S)
+        assert first.state == "usable"
+        await commit(store, first, [1])
+        assert not {*gone} - {*members}
+        store.go_on.set()
+        await eventually(lambda: [*store.data[0].at.members] == ["first"], "they are struck off")
+        assert store.proofs == 1
+
+
+async def test_a_first_confirmation_that_arrives_late_does_not_end_its_process() -> None:
+    """It was taken for lost and sent again; then the network delivers it, to be executed once more."""
+    store = Late()
+    patient = LIMIT_S * 1_000
+    async with (
+        running(store, "first", detect_ms=patient) as first,
+        running(store, "second", detect_ms=patient) as second,
+    ):
+        store.late = "second"
+        assert isinstance(await store.arrive(), int)
+        beats = store.beats["second"]
+        await eventually(lambda: store.beats["second"] > beats + 3, "the process goes on")
+        await asyncio.wait_for(second.usable(LIMIT_S), LIMIT_S)
+        await commit(store, second, [1])
+        await commit(store, first, [2])
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_member_that_left_does_not_come_back_while_its_process_still_turns(late: bool) -> None:
+    """Other partitions of it may still be leaving. Nobody would be there for what it registers (H9).
+
+    Also if a heartbeat hears that it is no member before it hears itself that it has left.
+    """
+    store = Leaving()
+    async with running(store, "first") as first, running(store, "second", detect_ms=LIMIT_S * 1_000):
+        if not late:
+            store.told.set()
+        leaving = asyncio.create_task(first.leave(LIMIT_S))
+        await asyncio.wait_for(store.struck.wait(), LIMIT_S)
+        beats = store.beats["first"]
+        await eventually(lambda: store.beats["first"] > beats + 3, "it goes on turning")
+        assert [*store.data[0].at.members] == ["second"]
+        store.told.set()
+        await asyncio.wait_for(leaving, LIMIT_S)
+        beats = store.beats["first"]
+        await eventually(lambda: store.beats["first"] > beats + 3, "it goes on turning")
+        assert [*store.data[0].at.members] == ["second"]
+
+
+async def test_a_member_that_may_not_leave_stays_one() -> None:
+    store = Leaving()
+    async with running(store, "first") as first:
+        store.answer = Closed.WAIT
+        store.told.set()
+        await first.leave(0.2)
+        beats = store.beats["first"]
+        await eventually(lambda: store.beats["first"] > beats + 3, "it goes on turning")
+        await asyncio.wait_for(first.usable(LIMIT_S), LIMIT_S)
+        await commit(store, first, [1])
+        store.answer = None
+        await first.leave(LIMIT_S)
+        assert not store.data[0].at.members
+
+
+async def test_who_leaves_has_all_store_replicas_told() -> None:
+    store = Leaving()
+    store.replicas = 2
+    store.told.set()
+    async with running(store, "first") as first:
+        await first.leave(LIMIT_S)
+        assert store.copies == 2
+
+
+class Leaving(Counting):
+    """Tells who leaves so only when `told` is set; or gives it `answer` and does nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.struck, self.told = asyncio.Event(), asyncio.Event()
+        self.answer: Closed | None = None
+        self.copies = 0
+
+    async def strike(
+        self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int,
+        *, durability: Durability = NO_WAIT,
+    ) -> Closed | None:  # fmt: skip
+        self.copies = durability.replicas
+        closed = self.answer or await super().strike(partition, log_id, member, mode, incarnation, silent_ms)
+        self.struck.set()
+        await self.told.wait()
+        return closed
+
+
+class Late(Counting):
+    """Keeps what the first confirmation of each member said, and can have it arrive again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.late = ""
+        self.said: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {}
+
+    async def confirm(self, *arguments: Any, **more: Any) -> int | Closed:
+        self.said.setdefault(arguments[2], (arguments, more))
+        return await super().confirm(*arguments, **more)
+
+    async def arrive(self) -> int | Closed:
+        arguments, more = self.said[self.late]
+        return await super().confirm(*arguments, **more)
+
+
+class Proving(MemoryStore):
+    """Lets nobody prove that all copies hold everything before `go_on` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: time.time_ns() // 1_000_000)
+        self.proving, self.go_on, self.proofs = asyncio.Event(), asyncio.Event(), 0
+
+    async def barrier(self, *arguments: Any, newcomer: bool = False) -> Tail | Closed:
+        if newcomer:
+            self.proofs += 1
+            self.proving.set()
+            await self.go_on.wait()
+        return await super().barrier(*arguments, newcomer=newcomer)
+
+
 async def test_a_member_that_has_not_read_again_what_it_put_back_does_not_leave_with_it() -> None:
     """Its position does not tell of it yet, so that nobody can be known to hold it, too (H9)."""
     store = Unread()
@@ -199,13 +385,20 @@ class Unread(MemoryStore):
         return await super().read_log(partition, after, count, block_ms)
 
 
-class Slow(MemoryStore):
-    """Takes for ever to take in what the member `slow` puts back."""
+class Slow(Counting):
+    """Takes for ever to take in what the member `slow` puts back, and to show it the log of before."""
 
     def __init__(self) -> None:
-        super().__init__(lambda: time.time_ns() // 1_000_000)
+        super().__init__()
         self.slow = ""
-        self.proposing, self.go_on = asyncio.Event(), asyncio.Event()
+        self.proposing, self.remembering, self.go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def read_log(self, partition: int, after: int, count: int, block_ms: int) -> list[LogEntry]:
+        task = asyncio.current_task()
+        if block_ms == 0 and task is not None and task.get_name() == self.slow:
+            self.remembering.set()
+            await self.go_on.wait()
+        return await super().read_log(partition, after, count, block_ms)
 
     async def propose(self, *arguments: Any) -> Closed | None:
         task = asyncio.current_task()

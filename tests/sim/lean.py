@@ -8,7 +8,7 @@ from random import Random
 from unittest.mock import patch
 
 from revocation import commit
-from revocation.replication import replica
+from revocation.replication import departures, replica
 from revocation.store import memory, memory_data
 from tests.sim.cluster import swift_replace
 
@@ -35,7 +35,7 @@ def lean(random: Random) -> Iterator[None]:
     """Without what costs much and shows nothing: logs, and the slow way to copy what the reference store holds."""
     with ExitStack() as stack:
         stack.enter_context(patch.object(replica, "secrets", _Chance(random)))
-        for module in (replica, commit):
+        for module in (replica, departures, commit):
             stack.enter_context(patch.object(module, "log", _Silent()))
         for module in (memory, memory_data):
             stack.enter_context(patch.object(module, "replace", swift_replace))

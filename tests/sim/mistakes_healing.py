@@ -48,8 +48,8 @@ async def force(memory: Any, realm: str, rows: bytes) -> None:
 
 
 async def leave_first(self: Any, *_: Any) -> bool:
-    who = self.standing()
-    return await self._store.strike(self.index, who.log_id, who.member, "leave", who.incarnation, 0) is None
+    who = self._replica.standing()
+    return await self._store.strike(0, who.log_id, who.member, "leave", who.incarnation, 0) is None
 
 
 def never(*_: Any, **__: Any) -> bool:

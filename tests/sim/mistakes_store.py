@@ -75,8 +75,8 @@ def commit_unusable() -> Sequence[Change]:
 def confirm_alone() -> Sequence[Change]:
     confirm: Any = SimStore.confirm
 
-    async def confirm_as(self: Any, *arguments: Any) -> Any:
-        return await confirm(self, *arguments[:-1], [])
+    async def confirm_as(self: Any, *arguments: Any, **more: Any) -> Any:
+        return await confirm(self, *arguments[:-1], [], **more)
 
     return [(SimStore, "confirm", confirm_as)]
 
@@ -84,9 +84,11 @@ def confirm_alone() -> Sequence[Change]:
 def confirm(active: Callable[[bool, int | None], bool]) -> Sequence[Change]:
     confirm = MemoryStore.confirm
 
-    async def confirm_as(self: Any, number: int, log_id: str, member: str, incarnation: int | None, *rest: Any) -> Any:
+    async def confirm_as(
+        self: Any, number: int, log_id: str, member: str, incarnation: int | None, *rest: Any, **more: Any
+    ) -> Any:
         listed = member in self.data[number].at.members
-        reply = await confirm(self, number, log_id, member, incarnation, *rest)
+        reply = await confirm(self, number, log_id, member, incarnation, *rest, **more)
         if not isinstance(reply, Closed) and active(listed, incarnation):
             members = self.data[number].at.members
             members[member] = replace(members[member], active=True)

@@ -15,6 +15,7 @@ from revocation.commit import Committer
 from revocation.fanout.hub import Hub, RealmHub, Subscriber
 from revocation.replication import healing
 from revocation.replication.barrier import Barrier
+from revocation.replication.departures import Departures
 from revocation.replication.history import RealmHistory
 from revocation.replication.replica import Replica
 from revocation.store.memory import MemoryStore
@@ -121,7 +122,7 @@ MUTANTS: dict[str, Mutant] = {
     "leave_first": Mutant(
         "H9",
         "leaves before another holds what it holds",
-        _one(Replica, "_leave", in_healing.leave_first),
+        _one(Departures, "_leave", in_healing.leave_first),
         ("leave", "failover", "lose", "slow_reads", "slow_scripts"),
     ),
     "retry_writes_nothing": Mutant(

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from revocation.store import (
     NO_AUDIT,
+    NO_WAIT,
     Closed,
     Committed,
     Durability,
@@ -202,9 +203,12 @@ class SimStore:
         return await self._run(lambda m: m.open_history(partition, seen, log_id, settle_ms, members, epoch))
 
     async def confirm(
-        self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str]
-    ) -> int | Closed:
-        return await self._run(lambda m: m.confirm(partition, log_id, member, incarnation, caller_ms, known))
+        self, partition: int, log_id: str, member: str, incarnation: int | None, caller_ms: int, known: Sequence[str],
+        *, nonce: str = "",
+    ) -> int | Closed:  # fmt: skip
+        return await self._run(
+            lambda m: m.confirm(partition, log_id, member, incarnation, caller_ms, known, nonce=nonce)
+        )
 
     async def settle(self, partition: int, log_id: str, settle_ms: int) -> Closed | None:
         node = self.node
@@ -216,12 +220,20 @@ class SimStore:
         return closed
 
     async def strike(
-        self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int
-    ) -> Closed | None:
+        self, partition: int, log_id: str, member: str, mode: str, incarnation: int | None, silent_ms: int,
+        *, durability: Durability = NO_WAIT,
+    ) -> Closed | None:  # fmt: skip
         def script(memory: MemoryStore) -> Awaitable[Closed | None]:
             return self._strike(memory.strike(partition, log_id, member, mode, incarnation, silent_ms), member, mode)
 
-        return await self._run(script)
+        node = self.node
+        closed = await self._call(script)
+        if closed is None:
+            node.wrote()
+        if durability.replicas:
+            await self._wait(node, durability.replicas, durability.timeout_ms, closed is None)
+        await self._return(node)
+        return closed
 
     async def _strike(self, strike: Awaitable[Closed | None], member: str, mode: str) -> Closed | None:
         closed = await strike

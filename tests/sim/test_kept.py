@@ -32,7 +32,7 @@ def test_a_split_whose_new_primary_is_emptied_and_found_first_by_a_newcomer_is_t
     """The newcomer cannot know of those whom the split leads to the old primary, and these cannot know of it: I1 is
     excused (docs/guarantees.md, what is not survived). When the split ends, all of it is everywhere (I2)."""
     schedule = Schedule(
-        seed=20008202,
+        seed=20008203,
         actions=(
             Action(1.598, "revoke", 1, 0.0), Action(1.943, "prove", 4, 0.0), Action(2.493, "flap", 0, 0.638),
             Action(2.594, "wipe_late", 2, 0.677), Action(2.608, "cutoff", 3, 0.0), Action(3.091, "revoke", 2, 0.0),

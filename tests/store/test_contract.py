@@ -496,6 +496,39 @@ async def test_a_newer_incarnation_fences_the_older(world: World) -> None:
     assert opened(await new.barrier())
 
 
+async def test_a_first_confirmation_that_is_executed_twice_fences_nobody(world: World) -> None:
+    """Its answer got lost, it was sent again, and the network delivered the first one late."""
+    members = [*await joined(world, "a", "b"), process := Actor(world, "c")]
+
+    async def confirm(nonce: str) -> int:
+        drawn: int = opened(await world.store.confirm(0, LOG, "c", None, world.now, ["c"], nonce=nonce))
+        return drawn
+
+    process.incarnation = await confirm("one")
+    await world.advance(2_000)
+    assert await confirm("one") == process.incarnation
+    for _ in range(3):
+        registries = [await member.beat() for member in members]
+    assert registries[-1].members["c"].active
+    await world.advance(12_600)
+    assert await confirm("one") == process.incarnation
+    assert opened(await process.barrier()), "and it is no newcomer by that"
+    assert (await process.beat()).closed is None
+    assert await confirm("another") > process.incarnation
+    assert (await process.beat()).closed is Closed.FENCED
+
+
+async def test_a_process_that_was_followed_by_another_does_not_get_the_incarnation_of_that_one(world: World) -> None:
+    await alone(world)
+
+    async def confirm(nonce: str) -> int:
+        drawn: int = opened(await world.store.confirm(0, LOG, "b", None, world.now, ["b"], nonce=nonce))
+        return drawn
+
+    drawn = [await confirm(nonce) for nonce in ("one", "two", "one", "", "one", "", "")]  # "": of release 0.1.0
+    assert drawn == sorted({*drawn})
+
+
 async def test_who_is_listed_by_hearsay_only_heals_and_is_not_fenced(world: World) -> None:
     actor = await alone(world)
     await world.lose()

@@ -121,15 +121,20 @@ class SideBySide(RuleBasedStateMachine):
         self.both(lambda store: store.open_history(partition, seen, log_id, settle_ms, sorted(known | {member})))
 
     @rule(
-        member=MEMBER, partition=PARTITION, new=st.booleans(), known=st.sets(MEMBER), error=ERRORS, stale=st.booleans()
-    )
-    def confirms(self, member: str, partition: int, new: bool, known: set[str], error: int, stale: bool) -> None:
+        member=MEMBER, partition=PARTITION, new=st.booleans(), known=st.sets(MEMBER), error=ERRORS, stale=st.booleans(),
+        nonce=st.sampled_from(["", "n", "m"]),
+    )  # fmt: skip
+    def confirms(
+        self, member: str, partition: int, new: bool, known: set[str], error: int, stale: bool, nonce: str
+    ) -> None:
         held = self.standing(member, partition)
         log_id = held.log_id if stale else self.memory.store.data[partition].at.log_id
         incarnation = None if new or (member, partition) not in self.seen else held.incarnation
         own_ms = self.memory.now + error
         answer = self.both(
-            lambda store: store.confirm(partition, log_id, member, incarnation, own_ms, sorted(known | {member}))
+            lambda store: store.confirm(
+                partition, log_id, member, incarnation, own_ms, sorted(known | {member}), nonce=nonce
+            )
         )
         if isinstance(answer, int):
             self.seen[member, partition] = Standing(log_id, member, answer)
@@ -165,7 +170,7 @@ class SideBySide(RuleBasedStateMachine):
         """What a healthy replica does, so that runs get far enough to commit."""
         self.opens(members[0], partition, 0, set(), True)
         for member in members:
-            self.confirms(member, partition, False, set(), 0, False)
+            self.confirms(member, partition, False, set(), 0, False, "n")
         for _ in range(3):
             for member in members:
                 self.beats(member, partition, 0, 0, False, True)

@@ -467,6 +467,18 @@ async def test_a_look_that_waits_writes_first(servers: Servers, make_live: Any, 
             pass
 
 
+async def test_who_leaves_waits_until_the_copies_know(servers: Servers, make_live: Any) -> None:
+    """Else a copy that is promoted right after lists it again, and everybody waits for who has gone."""
+    primary = servers.start()
+    servers.start(replica_of=primary)
+    world = await make_live(primary)
+    actor = await alone(world)
+    assert actor.incarnation is not None
+    told = Durability(replicas=1, timeout_ms=2_000)
+    assert await world.store.strike(0, LOG, "a", "leave", actor.incarnation, 0, durability=told) is None
+    assert primary.info("commandstats")["cmdstat_wait"]["calls"] == 1
+
+
 @pytest.mark.parametrize("can_wait", [True, False], ids=["WAITAOF", "without"])
 async def test_on_disk_means_on_disk(
     servers: Servers, make_live: Any, can_wait: bool, monkeypatch: pytest.MonkeyPatch

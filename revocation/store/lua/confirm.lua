@@ -1,8 +1,8 @@
 -- A member has re-proposed everything that it holds into this history (H3), or holds nothing: it confirms. A newcomer
 -- registers by the same step (H8).
 --
--- ARGV  log, member, incarnation ('' for a new process), caller's ms, skew ms, then the ids of the members that it
---       knows (H4)
+-- ARGV  log, member, incarnation ('' for a new process), caller's ms, skew ms, a nonce of the process ('': none), then
+--       the ids of the members that it knows (H4)
 -- Reply {'ok', incarnation} or {why}
 
 local log, id, inc = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -16,7 +16,10 @@ if not record then
   register(m, {id})
   record, listed = member(id), false
 end
-if not inc then
+if not inc and ARGV[6] ~= '' and record.drawn == ARGV[6] .. ' ' .. int(record.inc) then
+  -- The same process again, which had no answer: what comes late must not fence the one who sent it.
+  inc = record.inc
+elseif not inc then
   -- A new process under this id, with an empty memory: fences an older one. The others know it by its id, but who of
   -- them is still here is to be seen: it becomes active when all have read of it again (H8).
   inc = listed and math.max(now, record.inc + 1) or now
@@ -32,7 +35,8 @@ end
 if record.inc ~= inc then record.inc, record.act = inc, false end
 -- What it had read of the registry it read in another history, whose versions mean nothing here.
 record.log, record.beat, record.own, record.read, record.at = log, now, tonumber(ARGV[4]), 0, 0
+record.drawn = ARGV[6] .. ' ' .. int(inc)
 save_member(id, record)
-register(m, {unpack(ARGV, 6)})
+register(m, {unpack(ARGV, 7)})
 note_usable(log, m.settled)
 return {'ok', int(record.inc)}

@@ -6,9 +6,10 @@
 --   meta            hash: format, partitions, log, owner, settled, opened, base, base_digest, prev, full, seq, digest,
 --                   clock, high, reg, usable, suspect, nodes (store replicas that were connected at some time),
 --                   epoch
---   members         hash: member id -> JSON {inc, log (confirmed), reg, read, act, beat, own, at}; beat is the store's
---                   time of its last sign of life, own what its own clock said then, at the number of the log up to
---                   which its view held it then
+--   members         hash: member id -> JSON {inc, log (confirmed), reg, read, act, beat, own, at, drawn}; beat is the
+--                   store's time of its last sign of life, own what its own clock said then, at the number of the log
+--                   up to which its view held it then, drawn the nonce of the process and its incarnation when it
+--                   confirmed last (release 0.1.0 leaves it as it is)
 --   holds           hash: id of a process that loads -> "<seq> <until ms>": the log is not trimmed past it
 --   log             stream, ids "<seq>-0": realm r, number q and digest d of the realm, digest p of the partition,
 --                   time t, rows b, ops o
