@@ -59,16 +59,20 @@ class Stream:
             call: Any = RevocationServiceStub(channel).Watch()
             resume = pb.Positions() if self._from_nothing else self._positions
             await call.write(pb.WatchRequest(hello=pb.Hello(realm="default", protocol=1, resume=resume)))
-            pings = asyncio.create_task(_ping(call))
+            pings: asyncio.Task[None] | None = None
             try:
                 while (message := await call.read()) is not grpc.aio.EOF:
                     self._take(message)
+                    # Not before the welcome: a write that meets a refusal turns it into INTERNAL (grpc#36066), and
+                    # when to come back is lost with it.
+                    pings = pings or asyncio.create_task(_ping(call))
                 await call.code()
                 raise grpc.aio.AioRpcError(
                     await call.code(), await call.initial_metadata(), await call.trailing_metadata()
                 )
             finally:
-                pings.cancel()
+                if pings is not None:
+                    pings.cancel()
                 call.cancel()
 
     def _take(self, message: pb.WatchResponse) -> None:
