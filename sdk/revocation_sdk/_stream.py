@@ -39,11 +39,13 @@ class Patience:
         longer_s = min(shortest_s * 2.0 ** min(tries, _MOST_DOUBLINGS), _LONGEST_UNPROVEN_S)
         self._unproven_s = max(shortest_s, longer_s)
 
-    def over(self, silent_s: float, unproven_s: float) -> str:
-        """Why it is time to go, as a stable word: nothing was said for so long, or nothing but that it is there."""
-        if silent_s > self._silence_s:
-            return "silent"
-        return "not_vouched" if unproven_s > self._unproven_s else ""
+    def silent(self, seconds: float) -> bool:
+        """Whether nothing was said for so long that the connection counts as dead."""
+        return seconds > self._silence_s
+
+    def unproven(self, seconds: float) -> bool:
+        """Whether nothing but polls came for so long that it is time to try elsewhere."""
+        return seconds > self._unproven_s
 
 
 class Stream:

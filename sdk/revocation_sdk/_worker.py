@@ -290,8 +290,10 @@ class Worker:
             stream.heard = stream.told = now
         if stream.leave_at is not None and now >= stream.leave_at:
             stream.end("goodbye")
-        elif not stream.busy and (why := stream.patience.over(now - stream.heard, now - stream.told)):
-            stream.end(why)
+        elif not stream.busy and stream.patience.silent(now - stream.heard):
+            stream.end("silent")
+        elif not stream.busy and stream.patience.unproven(now - stream.told):
+            stream.end("not_vouched")
         elif now >= stream.next_ping:
             self._ping(stream)
 

@@ -29,8 +29,8 @@ LUCK = st.floats(0, 1, exclude_max=True)
 def test_silence_is_borne_for_little_more_than_the_limit(limit_s: float, tries: int, luck: float) -> None:
     """However often it was tried: a dead connection must not hold anybody up."""
     patience = Patience(limit_s, tries, luck)
-    assert patience.over(limit_s, 0) == ""
-    assert patience.over(limit_s * 1.26, 0) == "silent"
+    assert not patience.silent(limit_s)
+    assert patience.silent(limit_s * 1.26)
 
 
 @given(tries=st.integers(0, 100), luck=LUCK)
@@ -38,18 +38,16 @@ def test_a_service_without_proof_is_left_in_time_and_later_each_time(tries: int,
     """At first before a verifier with the default settings (a ping each 2 s, 15 s) turns stale."""
     limit_s = 6.0
     first = Patience(limit_s, 0, luck)
-    assert first.over(0, limit_s) == ""
-    assert first.over(0, 2.001 * limit_s) == "not_vouched"
-    assert Patience(limit_s, tries, luck).over(0, 60.1) == "not_vouched"
-    again = Patience(limit_s, tries + 1, luck)
-    assert again.over(0, 2 * limit_s * (1 + luck)) == ""
+    assert not first.unproven(limit_s)
+    assert first.unproven(2.001 * limit_s)
+    assert Patience(limit_s, tries, luck).unproven(60.1)
+    assert not Patience(limit_s, tries + 1, luck).unproven(2 * limit_s * (1 + luck))
 
 
 def test_those_who_are_left_alone_at_the_same_moment_do_not_leave_at_the_same_moment() -> None:
     fleet = [Patience(6.0, 0, number / 1_000) for number in range(1_000)]
-    for silent_s, unproven_s in ((6.75, 0.0), (0.0, 9.0)):
-        gone = sum(bool(patience.over(silent_s, unproven_s)) for patience in fleet)
-        assert 400 < gone < 600
+    assert 400 < sum(patience.silent(6.75) for patience in fleet) < 600
+    assert 400 < sum(patience.unproven(9.0) for patience in fleet) < 600
 
 
 class Nap(threading.Event):
