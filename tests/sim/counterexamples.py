@@ -113,8 +113,7 @@ COUNTEREXAMPLES = {
     ),
     "confirm_alone": _case(
         "I1",
-        "0.4 revoke, 0.9 slow_reads 0 2.0, 0.905 revoke, 1.0 revoke 1, 1.1 off 1 1.6, 1.15 wipe_late 1 0.05, "
-        "2.5 prove 2, 2.6 prove",
+        "0.5 slow_reads, 0.55 revoke 1, 0.65 pause 1 0.6, 0.7 wipe_late, 1.56 prove 2",
         nodes=1,
         delay_s=0.02,
     ),

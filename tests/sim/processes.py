@@ -17,7 +17,7 @@ from revocation.replication.partition import Applied
 from revocation.replication.replica import NotReady, Replica, Superseded
 from revocation.rpc import stream as wire
 from revocation.service import Realm, Revocations
-from revocation.store import Durability, StoreUnavailable
+from revocation.store import Closed, Durability, Registry, StoreUnavailable
 from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk import _wire
 from revocation_sdk._follower import Follower, Lease, Resync
@@ -73,6 +73,16 @@ class Wire:
             self.send(message)
 
 
+class Member(Replica):
+    """Also keeps in mind whom it knew when it confirmed last, and so had to name (H4): what a mistake may hide."""
+
+    knew: frozenset[str] = frozenset()
+
+    async def _confirm(self, registry: Registry) -> int | Closed:
+        self.knew = frozenset(self._known)
+        return await super()._confirm(registry)
+
+
 class Service:
     """One service replica: the real Replica, Committer, Barrier and Hub on a simulated store."""
 
@@ -88,7 +98,7 @@ class Service:
         loop = process.loop
         clock = Clock(lambda: EPOCH_MS + round(loop.time() * 1000) + skew_ms(), lambda: loop.time() + 1000.0)
         waits = Durability(replicas=options.copies, timeout_ms=WAIT_MS)
-        self.replica = Replica(0, store, options, self._on_applied, self._on_confirmed, clock)
+        self.replica = Member(0, store, options, self._on_applied, self._on_confirmed, clock)
         self.committer = Committer(self.replica, store, waits)
         self.barrier = Barrier(self.replica, store, waits)
         realm = Realm(REALM, SETTINGS, (KEY,))

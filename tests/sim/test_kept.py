@@ -64,3 +64,31 @@ def test_a_client_whom_a_mark_took_past_the_place_of_another_replica_gets_a_snap
             nodes=2, services=3, clients=2, copies=0, lag_s=1.0, delay_s=0.1, strike_after_s=1000.0,
         )
     )  # fmt: skip
+
+
+def test_what_a_replica_that_was_not_asked_in_time_reads_later_is_everywhere_in_the_end() -> None:
+    """Nobody who holds anything confirms within `settle_s`: one is slow, one is stopped, which the assumptions exclude.
+    What the second had committed it acknowledges when it goes on. I1 is excused for that; the rest holds (I2)."""
+    schedule = Schedule(
+        seed=1,
+        actions=(
+            Action(0.4, "revoke", 0, 0.0), Action(0.564, "revoke", 1, 0.0), Action(0.577, "pause", 1, 0.83),
+            Action(0.627, "wipe_late", 1, 0.138), Action(1.906, "prove", 2, 0.0),
+        ),
+        nodes=1, services=2, clients=1, copies=0, lag_s=0.05, delay_s=0.02, strike_after_s=1000.0,
+    )  # fmt: skip
+    holds(schedule)
+
+
+def test_what_only_a_slow_replica_holds_is_everywhere_when_it_has_come_into_the_history_of_the_others() -> None:
+    """It still called itself usable, in the history before, when the others were looked at: not the end yet."""
+    holds(
+        Schedule(
+            seed=5,
+            actions=(
+                Action(1.244, "revoke", 4, 0.0), Action(1.767, "slow_scripts", 3, 0.284),
+                Action(1.933, "crash", 2, 0.418), Action(2.1, "wipe_late", 0, 0.871),
+            ),
+            nodes=3, services=2, clients=2, copies=0, lag_s=1.0, delay_s=0.02, strike_after_s=1000.0,
+        )
+    )  # fmt: skip

@@ -115,7 +115,7 @@ class World(Faults):
         told = set(at.members)
         for service in living:
             if service.name in at.members and at.members[service.name].log_id == at.log_id:
-                told |= service.replica._known
+                told |= service.replica.knew
         outside = [s for s in living if s.name not in told]
         self.oracle.apart = self.oracle.apart or any(s.astray for s in outside)
         if any(s.hindered for s in outside):
@@ -332,7 +332,9 @@ class World(Faults):
     def _well(self) -> bool:
         living = [s for s in self.services.values() if s.name not in self.left]
         usable = all(s.alive and s.replica.state == "usable" for s in living)
-        return usable and all(client.age() < 2.0 for client in self.clients)
+        # Who was slow may not have noticed yet that the others are in another history; what it holds, they get then.
+        together = {s.replica.partition.log_id for s in living} == {self.cluster.cur.memory.data[0].at.log_id}
+        return usable and together and all(client.age() < 2.0 for client in self.clients)
 
     def _state(self) -> str:
         replicas = ", ".join(
