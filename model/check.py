@@ -98,6 +98,9 @@ def cases():
         for fault in "fo wipe split fo+crash fo+off split+off wipe+crash split+crash".split():
             verdict = "I1" if fault in broken[level].split() else "holds"
             yield "Failover", f"forced strike {level} {fault}", {**faults(fault), **FORCED, **rule}, verdict
+    for level, verdict in (("replicated", "I1"), ("both", "holds")):
+        more = {**faults("wipe+off"), **FORCED, **LEVELS[level]}
+        yield "Failover", f"forced strike {level} wipe+off", more, verdict
     for wait, verdict in ((1, "I1"), (2, "holds")):
         name = f"forced strike, three store nodes, WAIT {wait} split"
         yield "Failover", name, {**faults("split"), **FORCED, "Sto": 3, "AckWait": wait}, verdict
