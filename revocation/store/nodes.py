@@ -114,11 +114,14 @@ class OneNode(Nodes):
     async def forget(self) -> None:
         """Begins anew with another client; commands under way on the old one fail."""
         old, self._client = self._client, self._make()
-        await old.aclose()
+        await self._drop(old)
 
     async def aclose(self) -> None:
         """Drops all connections."""
-        await self._client.aclose()
+        await self._drop(self._client)
+
+    async def _drop(self, client: Redis) -> None:
+        await client.aclose()
 
 
 class ClusterNodes(Nodes):

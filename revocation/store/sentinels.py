@@ -96,6 +96,13 @@ class NamedPrimary(OneNode):
             return bool(await pool.sentinel_manager.discover_master(pool.service_name) != in_use)
         return False
 
+    async def _drop(self, client: Redis) -> None:
+        """Closes the connections to the Sentinels, too, which redis-py leaves open."""
+        await client.aclose()
+        pool: Any = client.connection_pool
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
 
 def client_of_primary(
     sentinels: Sequence[Address], service: str, options: dict[str, Any], sentinel_options: dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import random
 import socket
@@ -17,10 +18,10 @@ import trustme
 from redis.crc import key_slot
 
 from revocation.store import Closed, Durability, OpState, Registry, StoreRefused, StoreUnavailable
-from revocation.store.connect import connect
+from revocation.store.connect import connect, nodes_of
 from revocation.store.nodes import ClusterNodes, OneNode, client_of, options_of
 from revocation.store.redis import RedisStore
-from tests.servers import NoServer, Server, Servers, find_tls_binary, free_port
+from tests.servers import NoServer, Server, Servers, find_tls_binary, free_port, until
 from tests.store.test_contract import soon
 from tests.store.test_redis import NO_HANG_S, LiveWorld, reached
 from tests.store.world import OTHER_LOG, Actor, alone, opened, operation, subjects, tokens
@@ -118,6 +119,28 @@ async def test_a_primary_that_goes_on_beside_the_one_that_sentinels_name_is_left
     lock_sentinels_out(primary)
     await heal(actor)
     assert primary.info("replication")["role"] == "master", "it does not know that it was replaced"
+
+
+@pytest.mark.slow
+async def test_sentinels_keep_no_connection_of_a_client_that_was_dropped(servers: Servers) -> None:
+    sentinels = servers.sentinels(servers.start(), count=2)
+    nodes = nodes_of(f"redis+sentinel://{','.join(one.address for one in sentinels)}/main")
+
+    def only_we_look() -> bool:
+        """Sentinels give their connections names."""
+        connected = [[client for client in one.call("CLIENT LIST") if not client["name"]] for one in sentinels]
+        return [len(clients) for clients in connected] == [1, 1]
+
+    gc.disable()
+    try:
+        for _ in range(10):
+            await (await nodes.serving("a key")).ping()
+            assert not await nodes.moved()
+            await nodes.forget()
+        await nodes.aclose()
+        await asyncio.to_thread(until, only_we_look, "nothing is left")
+    finally:
+        gc.enable()
 
 
 async def test_a_primary_that_was_demoted_is_left_by_itself(servers: Servers) -> None:
