@@ -158,7 +158,7 @@ def test_a_login_may_need_more_copies_than_an_end(installation: Installation) ->
     with pytest.raises(OutcomeUnknown):
         client.refresh_session(login.refresh_token, issuer=ISSUER, access_token_life=60, timeout=2.5)
     assert client.end_session(login.session_id).stored
-    with pytest.raises(Unavailable):
+    with pytest.raises((Unavailable, OutcomeUnknown)):  # which, depends on whose time is over first
         other.open_session("alice", issuer=ISSUER, access_token_life=60, timeout=2.5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,14 +40,22 @@ class Attempt:
         incoming, outgoing = self.method.client_streaming, self.method.server_streaming
         kind = f"{'stream' if incoming else 'unary'}_{'stream' if outgoing else 'unary'}"
         call = getattr(channel, kind)(path, self._encode, bytes)
+        answered = threading.Event()
         try:
-            answer = call(iter([self.request]) if incoming else self.request, timeout=CALL_S)
+            answer = call(self._and_stay(answered) if incoming else self.request, timeout=CALL_S)
             if outgoing:
                 next(iter(answer), None)
                 answer.cancel()
         except grpc.RpcError as error:
             return error.code().name, error.details() or ""
+        finally:
+            answered.set()
         return "OK", ""
+
+    def _and_stay(self, answered: threading.Event) -> Iterator[Any]:
+        """Who says no more is gone, and need not be answered."""
+        yield self.request
+        answered.wait(CALL_S)
 
     @staticmethod
     def _encode(message: Any) -> bytes:
