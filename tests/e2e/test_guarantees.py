@@ -283,7 +283,7 @@ def _cells() -> Iterator[Any]:
             yield pytest.param(fault, level, marks=[pytest.mark.matrix] if left_out else [])
 
 
-@pytest.mark.parametrize(("fault", "level"), _cells())
+@pytest.mark.parametrize(("fault", "level"), list(_cells()))
 def test_what_becomes_of_an_acknowledged_revocation(installation: Installation, fault: str, level: str) -> None:
     make, *outcomes = FAULTS[fault]
     expected = outcomes[LEVELS.index(level)]
