@@ -310,9 +310,12 @@ class Servers:
         return server
 
     def sentinels(
-        self, primary: Server, *, count: int = 3, quorum: int = 2, down_after_ms: int = 3_000
+        self, primary: Server, *, count: int = 3, quorum: int = 2, down_after_ms: int = 3_000, epoch: int = 0
     ) -> list[Server]:
-        """Sentinels that watch `primary` under the name "main" and know each other and its replicas."""
+        """Sentinels that watch `primary` under the name "main" and know each other and its replicas.
+
+        `epoch` is that of their configuration, which every failover raises.
+        """
         replicas = int(primary.info("replication")["connected_slaves"])
         password = primary.config.get("requirepass")
         watch = [
@@ -320,6 +323,7 @@ class Servers:
             *([f"sentinel auth-pass main {password}"] if password else []),
             f"sentinel down-after-milliseconds main {down_after_ms}",
             "sentinel failover-timeout main 3000",
+            f"sentinel config-epoch main {epoch}",
         ]
         here = Place(primary.place.host)
         all_of_them = [self._add({}, sentinel=watch, place=here) for _ in range(count)]

@@ -234,8 +234,9 @@ class ClusterNodes(Nodes):
                     running.add(asyncio.create_task(self._slots(waiting.popleft()), name="slots-of-node"))
                 patience = _NEXT_S if waiting else None
                 done, running = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    if (error := task.exception()) is None:
+                errors = {task: task.exception() for task in done}  # all of them, or asyncio complains of the rest
+                for task, error in errors.items():
+                    if error is None:
                         return task.result()
                     failure = error
             raise failure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 
@@ -15,11 +14,3 @@ def eventually(holds: Callable[[], object], what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, f"not within {LIMIT_S} s: {what}"
         time.sleep(0.01)
-
-
-async def soon(holds: Callable[[], object]) -> None:
-    """The same on an event loop, of what happens on it."""
-    deadline = time.monotonic() + LIMIT_S
-    for _ in iter(lambda: bool(holds()), True):
-        assert time.monotonic() < deadline, f"not within {LIMIT_S} s"
-        await asyncio.sleep(0.002)

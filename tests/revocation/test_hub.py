@@ -24,7 +24,7 @@ from revocation_api.v1 import revocation_pb2 as pb
 from revocation_sdk._lattice import Group, Kind, join_groups
 from revocation_sdk._position import NOWHERE, ZERO_DIGEST, Position
 from revocation_sdk._view import View
-from tests.revocation.eventually import soon
+from tests.revocation.turning import eventually
 
 REALM, LOG_ID = "default", b"l" * 16
 ROWS_EACH = 500
@@ -211,7 +211,7 @@ async def test_who_waits_for_a_proof_hears_that_we_are_here(trouble: Exception |
     waiting, idle = pinging.come(), pinging.come()
     pinging.ping(waiting, 1)
     for _ in range(3):
-        await soon(lambda: waiting.queued_bytes)
+        await eventually(lambda: waiting.queued_bytes, "it hears something")
         assert told(waiting) == ["poll"]
     assert told(idle) == []
 
@@ -223,7 +223,7 @@ async def test_one_word_at_most_waits_for_a_subscriber_that_does_not_read() -> N
     written.writing = asyncio.current_task()
     for subscriber in (stuck, written):
         pinging.ping(subscriber, 1)
-    await soon(lambda: pinging.barrier.begun > 20)
+    await eventually(lambda: pinging.barrier.begun > 20, "proofs are tried")
     assert told(stuck) == ["poll"]
     assert told(written) == [], "a message is on its way to it"
 
@@ -234,7 +234,7 @@ async def test_a_release_that_knows_no_poll_is_sent_none() -> None:
     pinging = Pinging(StoreUnavailable("down"))
     old = pinging.come(polled=False)
     pinging.ping(old, 1)
-    await soon(lambda: pinging.barrier.begun > 20)
+    await eventually(lambda: pinging.barrier.begun > 20, "proofs are tried")
     assert told(old) == []
 
 
@@ -245,11 +245,11 @@ async def test_as_soon_as_the_store_is_back_all_are_answered_without_another_pin
     for subscriber in waiting:
         for nonce in (1, 2):
             pinging.ping(subscriber, nonce)
-    await soon(lambda: pinging.barrier.begun > 3)
+    await eventually(lambda: pinging.barrier.begun > 3, "proofs are tried")
     pinging.barrier.trouble = None
-    await soon(lambda: all(subscriber.queued_bytes for subscriber in waiting))
+    await eventually(lambda: all(subscriber.queued_bytes for subscriber in waiting), "all are answered")
     assert [told(subscriber) for subscriber in waiting] == [[2]] * 20
-    await soon(lambda: pinging.hub._answering is None)
+    await eventually(lambda: pinging.hub._answering is None, "nobody waits any more")
 
 
 async def test_all_pings_that_come_together_are_answered() -> None:
@@ -257,7 +257,7 @@ async def test_all_pings_that_come_together_are_answered() -> None:
     subscriber = pinging.come()
     for nonce in (5, 6, 7):
         pinging.ping(subscriber, nonce)
-    await soon(lambda: subscriber.queued_bytes)
+    await eventually(lambda: subscriber.queued_bytes, "it is answered")
     assert told(subscriber) == [5, 6, 7]
 
 
@@ -268,9 +268,9 @@ async def test_of_a_flood_of_pings_the_last_ones_are_kept() -> None:
     for nonce in range(1, 10_000):
         pinging.ping(subscriber, nonce)
         if nonce == 5_000:
-            await soon(lambda: pinging.barrier.begun)
+            await eventually(lambda: pinging.barrier.begun, "proofs are tried")
     pinging.barrier.hangs.set()
-    await soon(lambda: pinging.hub._answering is None)
+    await eventually(lambda: pinging.hub._answering is None, "nobody waits any more")
     answered = [nonce for nonce in told(subscriber) if nonce != "poll"]
     assert answered == [*range(5_001 - 64, 5_001), *range(10_000 - 64, 10_000)]
 
@@ -281,7 +281,7 @@ async def test_who_has_gone_is_not_kept_while_the_store_is_away() -> None:
     subscriber = pinging.come()
     pinging.ping(subscriber, 1)
     pinging.realm.subscribers.discard(subscriber)
-    await soon(lambda: pinging.hub._answering is None)
+    await eventually(lambda: pinging.hub._answering is None, "nobody waits any more")
     assert not pinging.hub._asked
     assert not pinging.hub._proving
 
@@ -295,7 +295,7 @@ async def test_nobody_hears_that_it_is_fresh_before_it_may() -> None:
     pinging.ping(held, 1)
     for nonce in range(1, 4):
         pinging.ping(other, nonce)
-        await soon(partial(lambda nonce: nonce in told(other), nonce))
+        await eventually(partial(lambda nonce: nonce in told(other), nonce), "the other one is answered")
     assert set(told(held)) <= {"poll"}
     pinging.hub.may_tell = lambda *_: True
-    await soon(lambda: 1 in told(held))
+    await eventually(lambda: 1 in told(held), "it is answered")

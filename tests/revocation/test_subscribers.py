@@ -12,7 +12,7 @@ from revocation.fanout import subscribers as subscribers_module
 from revocation.fanout.landing import Roster, Verifier
 from revocation.fanout.subscribers import Subscribers
 from revocation.store import StoreUnavailable
-from tests.revocation.eventually import soon
+from tests.revocation.turning import eventually
 
 
 class World:
@@ -102,7 +102,7 @@ async def test_a_store_that_hangs_holds_up_no_welcome_but_nobody_is_told_that_it
         await asyncio.sleep(0.002)
     assert world.most_at_once == 1
     world.answers.set()
-    await soon(lambda: world.known(verifier))
+    await eventually(lambda: world.known(verifier), "the note covers it")
     assert world.notes[-1] == {"default": 15.0}
 
 
@@ -113,10 +113,10 @@ async def test_a_write_that_is_lost_is_given_up_and_repeated(monkeypatch: pytest
     world = World()
     world.answers = asyncio.Event()
     verifier = await world.begin()
-    await soon(lambda: world.at_once)
+    await eventually(lambda: world.at_once, "a write is under way")
     world.answers = asyncio.Event()
     world.answers.set()
-    await soon(lambda: world.known(verifier))
+    await eventually(lambda: world.known(verifier), "the note covers it")
     assert world.notes == [{"default": 15.0}]
 
 
@@ -126,7 +126,7 @@ async def test_who_judges_by_a_longer_staleness_from_now_on_waits_for_the_note_a
     assert world.known(verifier)
     verifier.judged_by(60_000)
     assert not world.known(verifier)
-    await soon(lambda: world.known(verifier))
+    await eventually(lambda: world.known(verifier), "the note covers it")
     assert world.notes == [{"default": 15.0}, {"default": 60.0}]
 
 
@@ -149,7 +149,7 @@ async def test_a_note_that_is_being_made_smaller_counts_as_small() -> None:
     assert world.known(middle)
     world.answers.clear()
     writing = asyncio.create_task(world.subscribers._write_note())
-    await soon(lambda: world.at_once)
+    await eventually(lambda: world.at_once, "a write is under way")
     assert not world.known(middle)
     world.answers.set()
     await writing

@@ -122,6 +122,18 @@ async def test_a_primary_that_goes_on_beside_the_one_that_sentinels_name_is_left
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (1, 2, 0)])
+async def test_a_sentinel_that_was_left_behind_is_not_believed(servers: Servers, order: tuple[int, ...]) -> None:
+    """It is asked first, or last, and still names the primary from before."""
+    before, now = servers.start(), servers.start()
+    asked = [*servers.sentinels(before, count=1, epoch=1), *servers.sentinels(now, count=2, epoch=2)]
+    nodes = nodes_of(f"redis+sentinel://{','.join(asked[number].address for number in order)}/main")
+    await (await nodes.serving("a key")).set("here", "1")
+    await nodes.aclose()
+    assert (before.call("GET", "here"), now.call("GET", "here")) == (None, "1")
+
+
+@pytest.mark.slow
 async def test_sentinels_keep_no_connection_of_a_client_that_was_dropped(servers: Servers) -> None:
     sentinels = servers.sentinels(servers.start(), count=2)
     nodes = nodes_of(f"redis+sentinel://{','.join(one.address for one in sentinels)}/main")
