@@ -96,7 +96,7 @@ def test_a_verifier_that_is_gone_is_owed_nothing_once_it_cannot_be_fresh(install
     at_once = asking.revoke_session("one", wait_for="all", wait_timeout=0.2).landed
     assert at_once is not None
     if not (at_once.complete or at_once.failure or at_once.silent_replicas):  # unless somebody took too long for that
-        assert names(at_once.laggards) == [verifier.name]
+        assert verifier.name in names(at_once.laggards)  # who asks may be too slow for that, too
     landed = asking.revoke_session("two", wait_for="all", wait_timeout=20 * MAX_STALENESS_S).landed
     assert landed is not None
     assert (landed.complete, landed.applied, landed.live) == (True, 1, 1)
